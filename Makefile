@@ -1,0 +1,26 @@
+# Every target sets up what it needs: a virtual environment in .venv with the project installed in it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run test check clean
+.DEFAULT_GOAL := run
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Outlive needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+run: $(VENV)/.ready        ## the demo: two bots on real prices, killed at random, and a verdict
+	@$(BIN)/python -m demo
+
+test: $(VENV)/.ready       ## all tests
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.ready      ## lint and types
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+clean:                     ## remove what the targets made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache demo-run

@@ -1,0 +1,150 @@
+"""Read the folder of an outbox: its identity, its segments, and the one unbroken chain that they hold.
+
+    IDENTITY      who this outbox is: replaced atomically at each start (`Identity`, msgpack, CRC-32 in front)
+    LOCK          flock'ed by the owner for life; never mapped, renamed or deleted
+    00000007.seg  segments in the order of their numbers (`protocol.segments`)
+    *.tmp         unfinished work of a killed life; worth nothing
+
+A later segment may repeat earlier changes (a fold before the segments it replaces are gone, or the leftovers of an
+older life copied into a new one): it then reaches at least as far, and stands in their place.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from protocol.disk import Disk
+from protocol.errors import Damaged, ForeignStore
+from protocol.frames import Record
+from protocol.segments import Segment, boot_mark, decode_segment
+
+IDENTITY_FILE, LOCK_FILE, SEGMENT_SUFFIX = "IDENTITY", "LOCK", ".seg"
+
+_REMEDY = (
+    "What the persistence process has acknowledged is safe there: 'outlive accept {0}' puts this outbox into "
+    "quarantine and goes on from that state; docs/recovery.md says what may be lost."
+)
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who an outbox is. `life` counts its openings; `store_id` is the store it last opened at (empty: none yet)."""
+
+    namespace: str
+    identity: bytes
+    life: int
+    store_id: bytes = b""
+
+
+class OutboxContents(NamedTuple):
+    """What an outbox holds."""
+
+    identity: Identity | None
+    segments: list[Segment]
+    records: list[Record]
+    """The unbroken chain above `acked`, oldest first."""
+    acked: int
+    shipped: int
+    """Highest seq that may ever have reached a socket."""
+    epoch: int
+    """Of the newest life that wrote here; 0 if none did."""
+    last: int
+    """Highest seq known to this outbox: recorded, or acknowledged and gone."""
+    set_aside: list[Record]
+    """Unsynced records behind a hole that a power cut tore; they can't be used."""
+    same_boot: bool
+
+
+def segment_path(folder: str, number: int) -> str:
+    return os.path.join(folder, f"{number:08d}{SEGMENT_SUFFIX}")
+
+
+def segment_number(path: str) -> int:
+    return int(os.path.basename(path)[: -len(SEGMENT_SUFFIX)])
+
+
+def encode_identity(identity: Identity) -> bytes:
+    body = msgspec.msgpack.encode(identity)
+    return crc32(body).to_bytes(4, "little") + body
+
+
+def decode_identity(path: str, data: bytes) -> Identity:
+    """Raises `Damaged`."""
+    if len(data) < 4 or crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+        raise Damaged(path, 0, "the identity of an outbox fails its check", _REMEDY.format("NAMESPACE"))
+    try:
+        return msgspec.msgpack.decode(data[4:], type=Identity)
+    except msgspec.DecodeError as error:
+        raise Damaged(path, 4, f"no identity: {error}", _REMEDY.format("NAMESPACE")) from None
+
+
+def read_outbox(disk: Disk, folder: str, namespace: str, boot_id: str) -> OutboxContents:
+    """Read everything. Raises `Damaged` where something recorded may be missing, `ForeignStore` for a renamed one."""
+    names = disk.listdir(folder) if disk.exists(folder) else []
+    identity = None
+    if IDENTITY_FILE in names:
+        path = os.path.join(folder, IDENTITY_FILE)
+        identity = decode_identity(path, disk.read_file(path))
+    paths = [os.path.join(folder, n) for n in names if n.endswith(SEGMENT_SUFFIX)]
+    segments = [decode_segment(path, disk.read_file(path)) for path in paths]
+    for found in (identity, *(s.head for s in segments)):
+        if found is not None and found.namespace != namespace:
+            raise ForeignStore(
+                f"{folder} is the outbox of namespace {found.namespace!r}, not {namespace!r}: was it renamed or copied? "
+                + _REMEDY.format(namespace)
+            )
+    acked = max((s.acked for s in segments), default=0)
+    synced = max((s.synced for s in segments), default=0)
+    same_boot = bool(segments) and segments[-1].head.boot == boot_mark(boot_id)
+    chain, aside = _join(segments, acked, synced, same_boot, namespace)
+    last = chain[-1].seq if chain else acked
+    shipped = max((s.shipped for s in segments), default=0)
+    return OutboxContents(
+        identity, segments, chain, acked, shipped if same_boot else last,
+        max((s.head.epoch for s in segments), default=0), last, aside, same_boot,
+    )  # fmt: skip
+
+
+def _join(
+    segments: list[Segment], acked: int, synced: int, same_boot: bool, namespace: str
+) -> tuple[list[Record], list[Record]]:
+    """The unbroken chain above `acked`, and what a power cut left unusable behind it."""
+    chain: list[Record] = []
+    for index, segment in enumerate(segments):
+        _check_end(segment, synced, same_boot, namespace)
+        if not segment.records:
+            continue
+        if chain and segment.base < chain[-1].seq:
+            if segment.last < chain[-1].seq:
+                raise Damaged(segment.path, 0, "a segment repeats an older part of the chain", _remedy(namespace))
+            chain = [r for r in chain if r.seq <= segment.base]
+        expected = max(chain[-1].seq if chain else 0, acked)
+        if segment.base > expected and (chain or acked):
+            if same_boot or synced > expected:
+                what = f"changes {expected + 1} to {segment.base} are missing before this segment"
+                raise Damaged(segment.path, 0, what, _remedy(namespace))
+            lost = [r for s in segments[index:] for r in s.records if r.seq > expected]
+            return [r for r in chain if r.seq > acked], lost
+        chain.extend(segment.records)
+    chain = [r for r in chain if r.seq > acked]
+    if synced > max(acked, chain[-1].seq if chain else 0):
+        path = segments[-1].path
+        raise Damaged(path, segments[-1].end, f"synced changes up to {synced} are missing", _remedy(namespace))
+    return chain, []
+
+
+def _check_end(segment: Segment, synced: int, same_boot: bool, namespace: str) -> None:
+    """Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one."""
+    last = segment.last if segment.records else 0
+    if segment.beyond is None or last >= max(segment.acked, segment.synced) and not same_boot:
+        return
+    if same_boot or synced > last:
+        what = f"the record behind change {last} is damaged, and a valid one follows at byte {segment.beyond}"
+        raise Damaged(segment.path, segment.end, what, _remedy(namespace))
+
+
+def _remedy(namespace: str) -> str:
+    return _REMEDY.format(namespace)
