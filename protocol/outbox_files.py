@@ -139,7 +139,7 @@ def _join(
 def _check_end(segment: Segment, synced: int, same_boot: bool, namespace: str) -> None:
     """Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one."""
     last = segment.last if segment.records else 0
-    if segment.beyond is None or last >= max(segment.acked, segment.synced) and not same_boot:
+    if segment.beyond is None or (last >= max(segment.acked, segment.synced) and not same_boot):
         return
     if same_boot or synced > last:
         what = f"the record behind change {last} is damaged, and a valid one follows at byte {segment.beyond}"
