@@ -317,7 +317,7 @@ def read_journal(disk: Disk, folder: str) -> JournalContents | None:
 
 def _tail(path: str, scan: Scan) -> TornTail | None:
     if scan.beyond is not None:
-        what = f"the frame behind LSN {scan.last} is damaged, and a valid one follows at byte {scan.beyond}:"
+        what = f"a damaged frame behind LSN {scan.last} (a valid one follows at byte {scan.beyond})"
         raise Damaged(path, scan.end, what, REMEDY)
     return TornTail(path, scan.end, scan.dirty) if scan.dirty else None
 
