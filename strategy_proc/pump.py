@@ -1,0 +1,270 @@
+"""The one thread of a session that owns its sockets: ships the outbox, asks what is durable, keeps house.
+
+* Changes are shipped in order. What is on its way and not yet applied stays below a window, so that a stopped server
+  costs no memory and the outbox can fold what was never handed to a socket.
+* `shipped`, `applied`, `durable` belong to this thread; others learn of them through the session's condition.
+* Shipping again is harmless; when in doubt (new instance, gap, no progress) it is done, from `applied`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import zmq
+
+from protocol.changes import encode_changes
+from protocol.endpoints import Endpoint
+from protocol.errors import Fenced, ForeignStore, MalformedMessage, NotAllowed, ProtocolMismatch, StateWentBack
+from protocol.limits import CONFIRM_WAIT
+from protocol.messages import Close, Confirm, Confirmed, Delta, Done, Refused, RefusedCode, Reply, encode
+from protocol.notify import Notifier
+from strategy_proc.requests import CurveKeys, RequestClient
+
+if TYPE_CHECKING:
+    from strategy_proc.outbox import Outbox
+    from strategy_proc.session import Session
+
+log = logging.getLogger("outlive")
+
+WINDOW_BYTES = 4 * 2**20  # handed to the socket and not yet applied; small against a server's appetite for a second
+MESSAGE_BYTES = 256 * 2**10  # one delta; big enough that its overhead vanishes
+QUICKEST, IDLEST = 0.001, 0.04  # seconds between looks at the outbox: under traffic, and after a quiet while
+BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that died is noticed this soon
+PATIENCE = 0.5  # seconds over the asked wait until a reply counts as lost
+HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing is shipped
+BEAT_EVERY = 0.2  # seconds between beats passed on to the supervisor
+
+_PROBLEMS: dict[RefusedCode, type[Exception]] = {
+    RefusedCode.STATE_WENT_BACK: StateWentBack,
+    RefusedCode.UNKNOWN_NAMESPACE: StateWentBack,
+    RefusedCode.FOREIGN_STORE: ForeignStore,
+    RefusedCode.NOT_ALLOWED: NotAllowed,
+    RefusedCode.VERSION: ProtocolMismatch,
+}
+
+
+class Pump:
+    """Runs from `start` to `stop`. Other threads call only `wake`, `beat`, `leave` and `stop`."""
+
+    def __init__(
+        self, session: Session, outbox: Outbox, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint,
+        keys: CurveKeys | None, store_id: bytes, instance: str, applied: int,
+    ) -> None:  # fmt: skip
+        self._session, self._outbox, self._context, self._endpoint = session, outbox, context, endpoint
+        self._keys, self._store_id, self._instance = keys, store_id, instance
+        self._shipped = self._applied = self._durable = applied
+        self._in_flight: deque[tuple[int, int]] = deque()  # (upto, bytes) of deltas not yet applied
+        self._bytes_in_flight = 0
+        self._answer_due = 0.0
+        self._applied_when_asked = applied
+        self._notifier = Notifier()
+        self._beat_due = False
+        self._beat_at = 0.0
+        self._kept_house = 0.0
+        self._stopping = threading.Event()
+        self._leaving = threading.Event()
+        self._left = threading.Event()
+        self._ear, self._bell = os.pipe()
+        os.set_blocking(self._ear, False)
+        os.set_blocking(self._bell, False)
+        self._thread = threading.Thread(target=self._run, name=f"outlive-pump-{session.namespace}", daemon=True)
+
+    # For other threads
+
+    def start(self) -> None:
+        self._notifier.ready()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at the outbox now."""
+        try:
+            os.write(self._bell, b"!")
+        except (BlockingIOError, OSError):
+            pass
+
+    def beat(self) -> None:
+        """Pass a beat on at the next look."""
+        self._beat_due = True
+
+    def leave(self, timeout: float) -> bool:
+        """Tell the server that the session is over; False if it did not answer in time."""
+        self._leaving.set()
+        self.wake()
+        return self._left.wait(timeout)
+
+    def stop(self) -> None:
+        """End the thread and its sockets. Not to be called by the thread itself."""
+        self._stopping.set()
+        self.wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._context.term()
+        for fd in (self._ear, self._bell):
+            os.close(fd)
+
+    # The thread
+
+    def _run(self) -> None:
+        client = RequestClient(self._context, self._endpoint, self._keys)
+        push = self._context.socket(zmq.PUSH)
+        try:
+            push.linger = 0
+            push.immediate = True  # nothing is queued for a server that is not there: the outbox is the queue
+            if self._keys is not None:
+                self._keys.use(push)
+            push.connect(self._endpoint.deltas)
+            self._loop(client, push)
+        except Exception:
+            log.exception("%s: the pump failed; changes stay in the outbox", self._session.namespace)
+            self._session._note_problem(RuntimeError("the pump of this session failed; see the log"))
+        finally:
+            client.abandon()
+            push.close()
+
+    def _loop(self, client: RequestClient, push: zmq.Socket[bytes]) -> None:
+        pause = QUICKEST
+        while not self._stopping.is_set():
+            moved = self._ship(push)
+            self._ask(client)
+            pause = QUICKEST if moved else min(pause * 1.5, IDLEST)
+            moved = self._listen(client, pause) or moved
+            if moved:
+                pause = QUICKEST
+            self._keep_house(moved)
+
+    def _ship(self, push: zmq.Socket[bytes]) -> bool:
+        """Hand new changes to the socket while there is room in the window. Whether anything was handed over."""
+        moved = False
+        while self._shipped < self._outbox.seq and (self._bytes_in_flight < WINDOW_BYTES or not self._in_flight):
+            try:
+                run = self._outbox.unshipped(self._shipped, MESSAGE_BYTES)
+            except LookupError:
+                self._session._note_problem(self._gap())
+                break
+            if run is None:
+                break
+            base, upto, parts = run
+            delta = Delta(namespace=self._session.namespace, epoch=self._session.epoch, base=base, upto=upto)
+            self._outbox.mark_shipped(upto)  # before the socket has it: "shipped" may only ever err on that side
+            try:
+                push.send_multipart([encode(delta), *parts], zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            self._shipped = upto
+            size = sum(len(part) for part in parts)
+            self._in_flight.append((upto, size))
+            self._bytes_in_flight += size
+            moved = True
+        return moved
+
+    def _gap(self) -> StateWentBack:
+        namespace = self._session.namespace
+        return StateWentBack(
+            f"the persistence process has {namespace!r} only up to change {self._applied}, but had acknowledged "
+            f"more: older files were restored. This session holds the whole state: 'outlive accept {namespace}' "
+            "sends it"
+        )
+
+    def _ask(self, client: RequestClient) -> None:
+        """Keep one request outstanding."""
+        now = time.monotonic()
+        if client.waiting:
+            if now < self._answer_due:
+                return
+            client.abandon()
+        session = self._session
+        if self._leaving.is_set() and not self._left.is_set():
+            wait = BUSY_WAIT
+            client.send(Close(namespace=session.namespace, epoch=session.epoch, upto=self._outbox.seq))
+        else:
+            wait = BUSY_WAIT if self._durable < self._outbox.seq else CONFIRM_WAIT
+            self._applied_when_asked = self._applied
+            request = Confirm(
+                namespace=session.namespace, epoch=session.epoch, store_id=self._store_id,
+                acked=self._durable, upto=self._durable + 1, wait=wait,
+            )  # fmt: skip
+            client.send(request)
+        self._answer_due = now + wait + PATIENCE
+
+    def _listen(self, client: RequestClient, pause: float) -> bool:
+        """Wait for a reply or a wake-up, at most `pause` seconds. Whether there was one."""
+        poller = zmq.Poller()
+        poller.register(self._ear, zmq.POLLIN)
+        if client.waiting:
+            poller.register(client.socket, zmq.POLLIN)
+        events = dict(poller.poll(round(pause * 1000)))
+        if self._ear in events:
+            os.read(self._ear, 4096)
+        if client.waiting and client.socket in events:
+            try:
+                reply, _ = client.receive()
+                self._take(reply)
+            except MalformedMessage as error:
+                log.error("%s: %s", self._session.namespace, error)
+                client.abandon()
+        return bool(events)
+
+    def _take(self, reply: Reply) -> None:
+        if isinstance(reply, Confirmed):
+            self._confirmed(reply)
+        elif isinstance(reply, Done):
+            self._left.set()
+        elif isinstance(reply, Refused):
+            self._refused(reply)
+
+    def _confirmed(self, reply: Confirmed) -> None:
+        if reply.snapshot_wanted:
+            self._send_whole_state(reply)
+            return
+        restarted = reply.instance != self._instance
+        if restarted:
+            log.info("%s: the persistence process was restarted; shipping again", self._session.namespace)
+        stuck = reply.applied < self._shipped and reply.applied == self._applied_when_asked
+        self._instance = reply.instance
+        self._applied = reply.applied
+        if restarted or reply.gap or stuck:
+            self._ship_again_from(reply.applied)
+        while self._in_flight and self._in_flight[0][0] <= reply.applied:
+            self._bytes_in_flight -= self._in_flight.popleft()[1]
+        if reply.durable > self._durable:
+            self._durable = reply.durable
+            self._outbox.mark_acked(reply.durable)
+        self._session._note_durable(reply.durable)
+
+    def _ship_again_from(self, applied: int) -> None:
+        self._shipped = applied
+        self._in_flight.clear()
+        self._bytes_in_flight = 0
+
+    def _send_whole_state(self, reply: Confirmed) -> None:
+        """A person accepted our state over the server's older one: the whole of it becomes one record."""
+        session = self._session
+        with session._lock:
+            self._outbox.replace_all(reply.applied, encode_changes(session._whole_state()))
+        log.warning("%s: sending the whole state, as accepted", session.namespace)
+        self._instance, self._applied, self._durable = reply.instance, reply.applied, reply.applied
+        self._ship_again_from(reply.applied)
+
+    def _refused(self, reply: Refused) -> None:
+        if reply.code == RefusedCode.FENCED:
+            self._session._end(Fenced(reply.message))
+            self._stopping.set()
+        elif reply.code in _PROBLEMS:
+            self._session._note_problem(_PROBLEMS[reply.code](reply.message))
+            self._stopping.wait(BUSY_WAIT)
+        else:  # recovering, stopping: it will be there again
+            self._stopping.wait(BUSY_WAIT / 5)
+
+    def _keep_house(self, moved: bool) -> None:
+        now = time.monotonic()
+        if moved or now - self._kept_house >= HOUSEKEEPING:
+            self._kept_house = now
+            self._outbox.maintain()
+        if self._beat_due and now - self._beat_at >= BEAT_EVERY:
+            self._beat_due, self._beat_at = False, now
+            self._notifier.beat()

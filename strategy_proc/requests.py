@@ -1,0 +1,76 @@
+"""One request, one reply, by the lazy pirate pattern (ZeroMQ guide, chapter 4): a time-out closes the socket.
+
+A REQ socket that lost its reply can never be used again, so it is thrown away; every request is idempotent.
+"""
+
+from __future__ import annotations
+
+import zmq
+import zmq.auth
+
+from protocol.endpoints import Endpoint
+from protocol.errors import PersistenceUnavailable
+from protocol.messages import Reply, Request, decode_reply, encode
+
+CURVE_CLIENT_FILE, CURVE_SERVER_FILE = "client.key_secret", "server.key"
+
+
+class CurveKeys:
+    """Keys of a client: the folder holds `client.key_secret` (ours) and `server.key` (the server's public one)."""
+
+    def __init__(self, folder: str) -> None:
+        try:
+            self.public, self.secret = zmq.auth.load_certificate(f"{folder}/{CURVE_CLIENT_FILE}")
+            self.server, _ = zmq.auth.load_certificate(f"{folder}/{CURVE_SERVER_FILE}")
+        except (OSError, ValueError) as error:
+            raise PersistenceUnavailable(f"no usable CURVE keys in {folder}: {error}") from None
+
+    def use(self, socket: zmq.Socket[bytes]) -> None:
+        """Set the keys on a socket before it connects."""
+        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret or b""
+        socket.curve_serverkey = self.server
+
+
+class RequestClient:
+    """The REQ side of one session. Owned by one thread at a time."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, keys: CurveKeys | None) -> None:
+        self._context, self._endpoint, self._keys = context, endpoint, keys
+        self._socket: zmq.Socket[bytes] | None = None
+        self.waiting = False
+        """A request was sent and its reply has not come."""
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """For a poller; changes after `abandon`."""
+        if self._socket is None:
+            self._socket = self._context.socket(zmq.REQ)
+            self._socket.linger = 0
+            if self._keys is not None:
+                self._keys.use(self._socket)
+            self._socket.connect(self._endpoint.requests)
+        return self._socket
+
+    def send(self, request: Request) -> None:
+        self.socket.send(encode(request))
+        self.waiting = True
+
+    def receive(self) -> tuple[Reply, list[bytes]]:
+        """The reply that has come, and the parts behind it. Raises `MalformedMessage`."""
+        head, *parts = self.socket.recv_multipart()
+        self.waiting = False
+        return decode_reply(head), parts
+
+    def ask(self, request: Request, timeout: float) -> tuple[Reply, list[bytes]] | None:
+        """Send, wait up to `timeout` seconds, receive; None when nothing came."""
+        self.send(request)
+        if self.socket.poll(max(0, round(timeout * 1000))):
+            return self.receive()
+        self.abandon()
+        return None
+
+    def abandon(self) -> None:
+        """Give up the reply that is awaited."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self.waiting = None, False

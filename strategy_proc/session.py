@@ -1,0 +1,417 @@
+"""The session: it owns a namespace, its maps, and the one lock under which they change.
+
+* `_lock` guards (dicts, seq, append). The pump and `sync` never hold it while they wait for anything.
+* `_attention` is true when a change needs a second look: a transaction is open, or the session is over.
+* `_half` names the change that is recorded but may not be in its dict yet: an exception from a signal handler may
+  strike between the two, and whoever comes next finishes it.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar, overload
+
+from protocol.changes import CLEAR, DELETE, DROP, Change, encode_changes
+from protocol.errors import (
+    ChangeTooLarge,
+    FlushTimeout,
+    ReentrantChange,
+    SessionClosed,
+    SessionForked,
+    SessionOver,
+    StateRefused,
+    SyncFailed,
+    TransactionInProgress,
+    UntrustedType,
+    ValueUnreadable,
+)
+from protocol.keys import encode_key
+from protocol.limits import MAX_CHANGE_BYTES
+from protocol.names import check_map_name
+from protocol.values import ValueCodec
+from strategy_proc.persistent_map import PersistentMap, finish_half, items_as_changes
+from strategy_proc.recovered import Recovered
+from strategy_proc.transaction import Transaction, current_owner
+
+log = logging.getLogger("outlive")
+
+T = TypeVar("T")
+
+
+class OutboxLike(Protocol):
+    """What a session needs of its outbox (`strategy_proc.outbox.Outbox`, or the one for tests in memory)."""
+
+    seq: int
+
+    def append(self, payload: bytes) -> int: ...
+    def sync(self) -> None: ...
+    def close(self) -> None: ...
+    def drop_in_child(self) -> None: ...
+
+
+class LockLike(Protocol):
+    """What makes the namespace ours (`strategy_proc.outbox.OutboxLock`)."""
+
+    def release(self) -> None: ...
+    def drop_in_child(self) -> None: ...
+
+
+class PumpLike(Protocol):
+    """What a session needs of its pump."""
+
+    def wake(self) -> None: ...
+    def beat(self) -> None: ...
+    def leave(self, timeout: float) -> bool: ...
+    def stop(self) -> None: ...
+
+
+class Session:
+    """A connected namespace, made by `connect`. Use it as a context manager, or `close()` it.
+
+    All methods are thread-safe; none may be used in a forked child.
+    """
+
+    def __init__(
+        self, namespace: str, epoch: int, outbox: OutboxLike, lock: LockLike, codec: ValueCodec,
+        raw: dict[str, dict[Any, bytes]], recovered: Recovered,
+    ) -> None:  # fmt: skip
+        self.namespace = namespace
+        self.epoch = epoch
+        self.recovered = recovered
+        self._outbox, self._ownership = outbox, lock
+        self._codec = codec
+        self._dump, self._load = codec.dump, codec.load
+        self._raw = raw
+        self._maps: dict[str, PersistentMap[Any, Any]] = {}
+        self._lock = threading.RLock()
+        self._attention = False
+        self._half: tuple[Any, ...] | None = None
+        self._transaction: Transaction | None = None
+        self._over: SessionOver | None = None
+        self._durable = outbox.seq
+        self._progress = threading.Condition()  # guards _durable and _problem, wakes flush()
+        self._problem: Exception | None = None
+        self._pump: PumpLike | None = None
+        self._closing = threading.Lock()
+        _sessions.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.namespace!r} epoch {self.epoch}, {self._over or 'open'}>"
+
+    # Maps
+
+    @overload
+    def map(self, name: str, kind: type[T]) -> PersistentMap[Any, T]: ...
+    @overload
+    def map(self, name: str, kind: Any = None) -> PersistentMap[Any, Any]: ...
+    def map(self, name: str, kind: Any = None) -> PersistentMap[Any, Any]:
+        """The map `name`, with what was recovered in it. `kind`, the type of its values, makes its module trusted.
+
+        Raises `BadName`; `UntrustedType` or `ValueUnreadable`, naming the key, when a stored value can't be loaded
+        here: the bytes stay as they are, and other maps work.
+        """
+        check_map_name(name)
+        with self._lock:
+            self._check_alive()
+            self._refuse_in_transaction("map()")
+            if kind is not None:
+                self._codec.trust.add_module_of(kind)
+            found = self._maps.get(name)
+            if found is None:
+                recorded = self._raw.get(name, {})
+                items = self._decode(name, recorded)
+                self._raw.pop(name, None)
+                found = self._maps[name] = PersistentMap._make(self, name, items, recorded)
+            return found
+
+    def map_names(self) -> list[str]:
+        """Maps that are open here or were recovered."""
+        with self._lock:
+            return sorted({*self._raw, *self._maps})
+
+    def drop_map(self, name: str) -> None:
+        """Delete a map for good, with its files. What is put under its name later is a new map."""
+        check_map_name(name)
+        with self._lock:
+            self._check_may_change()
+            self._refuse_in_transaction("drop_map()")
+            self._outbox.append(encode_changes([(DROP, name, b"", b"")]))
+            self._raw.pop(name, None)
+            found = self._maps.get(name)
+            if found is not None:
+                dict.clear(found)
+                found._recorded.clear()
+
+    def _decode(self, name: str, recorded: dict[Any, bytes]) -> dict[Any, Any]:
+        """All values by one reader; the collector would walk a growing heap meanwhile, again and again."""
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            values = self._codec.load_stream(b"".join(recorded.values()), len(recorded))
+            return dict(zip(recorded, values, strict=True))
+        except (UntrustedType, ValueUnreadable) as error:
+            raise self._name_the_value(name, recorded, error) from error
+        finally:
+            if was_on:
+                gc.enable()
+
+    def _name_the_value(self, name: str, recorded: dict[Any, bytes], error: Exception) -> Exception:
+        for key, data in recorded.items():
+            try:
+                self._load(data)
+            except (UntrustedType, ValueUnreadable) as found:
+                return type(found)(f"map {name!r}, key {key!r}: {found}")
+        return error
+
+    # Changing
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """Changes of any maps in the block are kept whole or not at all; an exception undoes them.
+
+        With `durable` they are on disk when the block has ended (`sync`). Don't do I/O or await inside: other threads
+        wait for the block. Raises `TransactionInProgress` inside another one, `ChangeTooLarge`, `OutboxFull`; after
+        any of them nothing has changed. `SyncFailed`: recorded, but not safe from a power cut.
+        """
+        with self._lock:
+            self._check_may_change()
+            if self._transaction is not None:
+                raise TransactionInProgress("a transaction inside a transaction")
+            with self._block():
+                yield
+        if durable:
+            self.sync()
+
+    @contextmanager
+    def _atomically(self) -> Iterator[None]:
+        """One transaction, or part of the one that is open."""
+        with self._lock:
+            self._check_may_change()
+            if self._transaction is not None:
+                yield
+            else:
+                with self._block():
+                    yield
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        before = self._outbox.seq
+        transaction = self._transaction = Transaction()
+        self._attention = True
+        try:
+            yield
+            if transaction.changes:
+                self._commit(transaction.changes)
+        except BaseException:
+            if self._outbox.seq == before:  # else Ctrl-C struck behind the append: it is recorded, so it stays
+                transaction.roll_back()
+            raise
+        finally:
+            self._half = None
+            self._transaction = None
+            self._attention = self._over is not None
+
+    def _commit(self, changes: list[Change]) -> None:
+        if self._over is not None:
+            raise self._over
+        payload = encode_changes(changes)
+        if len(payload) > MAX_CHANGE_BYTES:
+            raise ChangeTooLarge(f"a transaction of {len(payload)} bytes is over the limit of {MAX_CHANGE_BYTES}")
+        self._outbox.append(payload)
+
+    def _record(self, change: Change, half: tuple[Any, ...]) -> None:
+        """Keep one change: in the outbox, or in the open transaction. Called under the lock."""
+        transaction = self._transaction
+        if transaction is None:
+            self._outbox.append(encode_changes((change,)))
+            return
+        target, key = half[0], half[1]
+        if change[0] == CLEAR:
+            transaction.remember_all(target)
+        else:
+            transaction.remember(target, key, deletes=change[0] == DELETE)
+        transaction.changes.append(change)
+
+    def _check_may_change(self) -> None:
+        """Raise unless the caller may change a map now. Called under the lock, off the usual path."""
+        self._check_alive()
+        self._check_owner()
+        half = self._half
+        if half is None:
+            return
+        self._lock.release()
+        reentered = self._lock._is_owned()  # type: ignore[attr-defined]
+        self._lock.acquire()
+        if reentered:
+            raise ReentrantChange("a change inside another change of this thread (a signal handler or destructor?)")
+        self._unwind(half)
+
+    def _check_owner(self) -> None:
+        if self._transaction is not None and self._transaction.owner != current_owner():
+            raise TransactionInProgress(
+                "a transaction of another task of this thread is open: don't await inside a transaction"
+            )
+
+    def _check_alive(self) -> None:
+        if self._over is not None:
+            raise self._over
+
+    def _refuse_in_transaction(self, what: str) -> None:
+        if self._transaction is not None:
+            self._check_owner()
+            raise TransactionInProgress(f"{what} inside a transaction")
+
+    def _unwind(self, half: tuple[Any, ...]) -> None:
+        """An exception struck in the middle of a change: if it is recorded, show it in the dict too."""
+        if self._transaction is None and self._outbox.seq > half[4]:
+            finish_half(half)
+        elif self._transaction is not None and self._transaction.changes:
+            _, name, _, data = self._transaction.changes[-1]
+            if name == half[0]._name and data is half[3] and data:
+                finish_half(half)
+        if self._half is half:
+            self._half = None
+
+    # Making durable
+
+    def sync(self) -> None:
+        """When this returns, every change before it survives a power cut. One fdatasync. Raises `SyncFailed`."""
+        with self._lock:
+            self._check_alive()
+            self._refuse_in_transaction("sync()")
+        try:
+            self._outbox.sync()
+        except SyncFailed:
+            raise
+        except OSError as error:
+            raise SyncFailed(f"recorded and in memory, but not safe from a power cut: {error}") from error
+
+    def flush(self, timeout: float = 10.0) -> None:
+        """When this returns, every change before it is durable in the persistence process.
+
+        Raises `FlushTimeout`; `Fenced`; `StateWentBack` or `ForeignStore` if the process serves another state.
+        """
+        with self._lock:
+            self._check_alive()
+            self._refuse_in_transaction("flush()")
+            upto = self._outbox.seq
+        deadline = time.monotonic() + timeout
+        if self._pump is not None:
+            self._pump.wake()
+        with self._progress:
+            while self._durable < upto:
+                self._check_alive()
+                remaining = deadline - time.monotonic()
+                if self._problem is not None:
+                    raise self._problem
+                if remaining <= 0:
+                    raise FlushTimeout(
+                        f"{upto - self._durable} changes are not confirmed after {timeout} s; "
+                        "they are safe in the outbox and will be shipped"
+                    )
+                self._progress.wait(remaining)
+
+    def unsaved(self) -> dict[str, list[Any]]:
+        """Map name -> keys whose value was changed in place and therefore is not kept. Empty is good."""
+        with self._lock:
+            maps = list(self._maps.values())
+        found = {m.name: m.unsaved() for m in maps}
+        return {name: keys for name, keys in found.items() if keys}
+
+    def beat(self) -> None:
+        """Tell the supervisor that the bot is not hung. Costs nothing and never waits."""
+        if self._pump is not None:
+            self._pump.beat()
+
+    # Leaving
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Flush, say good-bye, and release the namespace. Again: does nothing.
+
+        Raises `FlushTimeout` (and has left all the same: what is unconfirmed is in the outbox for the next session).
+        """
+        with self._closing:
+            if isinstance(self._over, SessionClosed | SessionForked):
+                return
+            try:
+                if self._over is None:
+                    self.flush(timeout)
+                    if self._pump is not None:
+                        self._pump.leave(timeout)
+            finally:
+                self._end(SessionClosed(f"the session of {self.namespace!r} is closed"))
+                if self._pump is not None:
+                    self._pump.stop()
+                self._outbox.close()
+                self._ownership.release()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self.close()
+        except (FlushTimeout, StateRefused, SessionOver) as error:
+            log.warning("%s: left without confirmation: %s", self.namespace, error)
+
+    # For the pump
+
+    def _end(self, reason: SessionOver) -> None:
+        """No more changes; the first reason stays, except that a closed session is closed."""
+        with self._lock:
+            if self._over is None or isinstance(reason, SessionClosed):
+                self._over = reason
+            self._attention = True
+        with self._progress:
+            self._progress.notify_all()
+
+    def _note_durable(self, durable: int) -> None:
+        with self._progress:
+            if durable > self._durable:
+                self._durable = durable
+            self._problem = None
+            self._progress.notify_all()
+
+    def _note_problem(self, problem: Exception) -> None:
+        with self._progress:
+            if self._problem is None or str(self._problem) != str(problem):
+                log.error("%s: %s", self.namespace, problem)
+            self._problem = problem
+            self._progress.notify_all()
+
+    def _whole_state(self) -> list[Change]:
+        """All maps as one change. Called under the lock."""
+        changes: list[Change] = []
+        for name, recorded in self._raw.items():
+            changes += items_as_changes(name, recorded, encode_key)
+        for name, found in self._maps.items():
+            changes += items_as_changes(name, found._recorded, found._encode_key)
+        return changes
+
+    def _die_in_child(self) -> None:
+        """In a forked child: the session belongs to the parent, and must not hold the lock for its successor."""
+        self._lock = threading.RLock()
+        self._progress = threading.Condition()
+        self._closing = threading.Lock()
+        self._over = SessionForked(f"the session of {self.namespace!r} belongs to the parent process; connect again")
+        self._attention, self._transaction, self._half = True, None, None
+        self._ownership.drop_in_child()
+        self._outbox.drop_in_child()
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for session in list(_sessions):
+        session._die_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

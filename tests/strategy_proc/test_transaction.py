@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from protocol.errors import ChangeTooLarge, OutboxFull, ReentrantChange, SyncFailed, TransactionInProgress
+from strategy_proc import Session
+from strategy_proc.testing import MemoryStore
+from tests.waiting import wait_until
+
+
+def test_a_transaction_is_one_record(store: MemoryStore, state: Session) -> None:
+    a, b = state.map("a"), state.map("b")
+    before = state._outbox.seq
+    with state.transaction():
+        a["x"] = 1
+        b["y"] = 2
+        del a["x"]
+        b.clear()
+        b["z"] = 3
+    assert state._outbox.seq == before + 1
+    assert store.contents("bot") == {"a": {}, "b": {"z": 3}}
+
+
+def test_an_empty_transaction_records_nothing(state: Session) -> None:
+    with state.transaction():
+        pass
+    assert state._outbox.seq == 0
+
+
+def test_an_exception_undoes_the_block_order_included(store: MemoryStore, state: Session) -> None:
+    m = state.map("m")
+    m.update(a=1, b=2, c=3)
+    before = store.contents("bot")
+    with pytest.raises(ValueError, match="no"), state.transaction():
+        del m["a"]
+        m["a"] = 4
+        m["d"] = 5
+        m["b"] = 6
+        m.clear()
+        m["e"] = 7
+        raise ValueError("no")
+    assert list(m.items()) == [("a", 1), ("b", 2), ("c", 3)]
+    assert state.unsaved() == {}
+    assert store.contents("bot") == before
+    m["f"] = 8
+    assert list(store.contents("bot")["m"]) == ["a", "b", "c", "f"]
+
+
+def test_a_transaction_inside_a_transaction_is_refused(state: Session) -> None:
+    with pytest.raises(TransactionInProgress), state.transaction():
+        with state.transaction():
+            pass
+
+
+def test_update_inside_a_transaction_is_part_of_it(state: Session) -> None:
+    m = state.map("m")
+    with pytest.raises(ZeroDivisionError), state.transaction():
+        m.update(a=1, b=2)
+        raise ZeroDivisionError
+    assert m == {}
+
+
+def test_another_task_of_the_thread_cannot_fall_into_the_block(store: MemoryStore, state: Session) -> None:
+    m = state.map("m")
+
+    async def holder(inside: asyncio.Event, go: asyncio.Event) -> None:
+        with state.transaction():
+            m["a"] = 1
+            inside.set()
+            await go.wait()
+            raise ZeroDivisionError
+
+    async def scenario() -> None:
+        inside, go = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(holder(inside, go))
+        await inside.wait()
+        for change in (lambda: m.update(b=1), lambda: m.pop("a"), m.clear, state.sync, state.flush):
+            with pytest.raises(TransactionInProgress):
+                change()
+        with pytest.raises(TransactionInProgress):
+            m["b"] = 2
+        with pytest.raises(TransactionInProgress), state.transaction():
+            pass
+        go.set()
+        with pytest.raises(ZeroDivisionError):
+            await task
+        m["b"] = 3
+
+    asyncio.run(scenario())
+    assert m == {"b": 3}
+    assert store.contents("bot") == {"m": {"b": 3}}
+
+
+def test_another_thread_waits_for_the_block(store: MemoryStore, state: Session) -> None:
+    m = state.map("m")
+    started = threading.Event()
+
+    def other() -> None:
+        started.set()
+        m["x"] = "other"
+
+    thread = threading.Thread(target=other)
+    with state.transaction():
+        m["x"] = "block"
+        thread.start()
+        started.wait()
+        assert m["x"] == "block"
+    thread.join()
+    assert m["x"] == "other"
+    assert store.contents("bot")["m"] == {"x": "other"}
+
+
+def test_many_threads_leave_dict_and_record_in_step(store: MemoryStore, state: Session) -> None:
+    m = state.map("m")
+
+    def work(n: int) -> None:
+        for i in range(300):
+            m[f"k{i % 7}"] = (n, i)
+            if i % 5 == 0:
+                m.pop(f"k{i % 3}", None)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(store.contents("bot")["m"].items()) == list(m.items())
+
+
+def test_a_change_inside_a_change_is_refused_and_both_maps_stay_in_step(store: MemoryStore, state: Session) -> None:
+    """A signal handler may run between any two bytecodes; here the outbox itself stands for it."""
+    m = state.map("m")
+    m["a"] = 1
+    append, refused = state._outbox.append, []
+
+    def interrupted(payload: bytes) -> int:
+        seq = append(payload)
+        try:
+            m["handler"] = 1
+        except ReentrantChange as error:
+            refused.append(error)
+        return seq
+
+    state._outbox.append = interrupted  # type: ignore[method-assign]
+    m["b"] = 2
+    assert len(refused) == 1
+    assert m == {"a": 1, "b": 2} == store.contents("bot")["m"]
+
+
+@pytest.mark.parametrize("change", [lambda m: m.update(a=2), lambda m: m.pop("a"), lambda m: m.clear()])
+def test_an_exception_between_record_and_dict_leaves_them_in_step(store: MemoryStore, state: Session, change) -> None:
+    """Ctrl-C may strike behind the append: what is recorded is then shown, what is not is not."""
+    m = state.map("m")
+    m["a"] = 1
+    append = state._outbox.append
+
+    def struck(payload: bytes) -> int:
+        append(payload)
+        raise KeyboardInterrupt
+
+    state._outbox.append = struck  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        if change.__code__.co_names == ("update",):
+            m["a"] = 2
+        else:
+            change(m)
+    state._outbox.append = append  # type: ignore[method-assign]
+    assert m == store.contents("bot")["m"]
+    assert state.unsaved() == {}
+    m["next"] = 3
+    assert m == store.contents("bot")["m"]
+
+
+def test_a_full_disk_refuses_the_change_and_the_map_stays(state: Session) -> None:
+    m = state.map("m")
+    m["a"] = 1
+
+    def full(payload: bytes) -> int:
+        raise OutboxFull("no space left")
+
+    state._outbox.append = full  # type: ignore[method-assign]
+    with pytest.raises(OutboxFull):
+        m["a"] = 2
+    with pytest.raises(OutboxFull), state.transaction():
+        m["b"] = 3
+    assert m == {"a": 1}
+    assert state.unsaved() == {}
+
+
+def test_a_transaction_over_the_limit_is_refused_whole(state: Session) -> None:
+    m = state.map("m")
+    with pytest.raises(ChangeTooLarge), state.transaction():
+        m["a"] = bytes(40 * 2**20)
+        m["b"] = bytes(40 * 2**20)
+    assert m == {}
+
+
+def test_a_failed_sync_of_a_durable_transaction_says_that_the_change_is_recorded(state: Session) -> None:
+    m = state.map("m")
+    state._outbox.fail_sync = OSError("no")  # type: ignore[attr-defined]
+    with pytest.raises(SyncFailed), state.transaction(durable=True):
+        m["a"] = 1
+    assert m == {"a": 1}
+
+
+def test_durable_releases_the_lock_before_the_sync(state: Session) -> None:
+    m = state.map("m")
+    done = threading.Event()
+
+    def sync() -> None:
+        thread = threading.Thread(target=lambda: (m.update(other=1), done.set()))
+        thread.start()
+        wait_until(done.is_set, what="the other thread's change during the sync")
+        thread.join()
+
+    state._outbox.sync = sync  # type: ignore[method-assign]
+    with state.transaction(durable=True):
+        m["a"] = 1
+    assert m == {"a": 1, "other": 1}
