@@ -23,11 +23,14 @@ from protocol.limits import MAX_KEY_BYTES
 Key: TypeAlias = str | int | bytes | tuple[Any, ...]
 
 _MAX_DEPTH = 16  # a tuple deeper than this is a mistake, and recursion must end
+_SHORT_STR = [b"\x8c%c" % n for n in range(64)]
 _TUPLE_OF = {1: b"\x85", 2: b"\x86", 3: b"\x87"}
 
 
 def encode_key(key: object) -> bytes:
     """Encode a key. Raises `KeyRefused` for other types (subclasses too), `ChangeTooLarge` above the limit."""
+    if type(key) is str and len(key) < 64 and key.isascii():
+        return _SHORT_STR[len(key)] + key.encode()  # what nearly all keys look like
     encoded = _encode(key, 0)
     if len(encoded) > MAX_KEY_BYTES:
         raise ChangeTooLarge(f"a key of {len(encoded)} bytes is over the limit of {MAX_KEY_BYTES}")
@@ -60,7 +63,7 @@ def is_key(data: bytes) -> bool:
 
 
 def decode_keys(joined: bytes | memoryview) -> list[Key]:
-    """Decode many keys, encoded one behind the other. Nothing but keys can come out: no global is resolved."""
+    """Decode many keys, encoded one behind the other. Raises `MalformedMessage`; no global is ever resolved."""
     try:
         keys = _NoGlobals(io.BytesIO(b"".join((b"\x80\x05](", joined, b"e.")))).load()
     except Exception as error:
@@ -69,17 +72,18 @@ def decode_keys(joined: bytes | memoryview) -> list[Key]:
     return keys
 
 
-def _encode(key: object, depth: int) -> bytes:
+def _encode(key: Any, depth: int) -> bytes:
     kind = type(key)
     if kind is str:
-        raw = key.encode("utf-8", "surrogatepass")  # type: ignore[attr-defined]
+        raw: bytes = key.encode("utf-8", "surrogatepass")
         return (b"\x8c%c" % len(raw) if len(raw) < 256 else b"X" + pack("<I", len(raw))) + raw
     if kind is int:
-        return _encode_int(key)  # type: ignore[arg-type]
+        return _encode_int(key)
     if kind is bytes:
-        return (b"C%c" % len(key) if len(key) < 256 else b"B" + pack("<I", len(key))) + key  # type: ignore[arg-type,operator]
+        raw = key
+        return (b"C%c" % len(raw) if len(raw) < 256 else b"B" + pack("<I", len(raw))) + raw
     if kind is tuple and depth < _MAX_DEPTH:
-        items = [_encode(item, depth + 1) for item in key]  # type: ignore[attr-defined]
+        items = [_encode(item, depth + 1) for item in key]
         if not items:
             return b")"
         if len(items) in _TUPLE_OF:
@@ -119,7 +123,7 @@ def _decode(data: bytes) -> Any:
             raw = data[at + width : end]
             if end > len(data) or end < at + width:
                 raise ValueError("cut short")
-            stack.append(_FROM_RAW[op](raw))
+            stack.append(_from_raw(op, raw))
             at = end
         elif op in _FIXED:
             layout, width = _FIXED[op]
@@ -138,16 +142,13 @@ def _decode(data: bytes) -> Any:
     return stack[0]
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
-
-
-def _integer(raw: bytes) -> int:
-    return int.from_bytes(raw, "little", signed=True)
+def _from_raw(op: int, raw: bytes) -> str | bytes | int:
+    if op in (0x8C, 0x58):
+        return raw.decode("utf-8", "surrogatepass")
+    return raw if op in (0x43, 0x42) else int.from_bytes(raw, "little", signed=True)
 
 
 _LENGTHS = {0x8C: ("<B", 1), 0x58: ("<I", 4), 0x43: ("<B", 1), 0x42: ("<I", 4), 0x8A: ("<B", 1), 0x8B: ("<i", 4)}
-_FROM_RAW = {0x8C: _text, 0x58: _text, 0x43: bytes, 0x42: bytes, 0x8A: _integer, 0x8B: _integer}
 _FIXED = {0x4B: ("<B", 1), 0x4D: ("<H", 2), 0x4A: ("<i", 4)}
 
 

@@ -237,17 +237,19 @@ def decode_delta(data: bytes | memoryview) -> Delta:
 def decode_request(data: bytes | memoryview) -> Request:
     """Raises `MalformedMessage`."""
     try:
-        return _request.decode(data)
+        request: Request = _request.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"no request: {error}", bytes(data)) from None
+    return request
 
 
 def decode_reply(data: bytes | memoryview) -> Reply:
     """Raises `MalformedMessage`."""
     try:
-        return _reply.decode(data)
+        reply: Reply = _reply.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"no reply: {error}", bytes(data)) from None
+    return reply
 
 
 # The items of a map, in three parts: keys one behind the other, values likewise, and the values' lengths

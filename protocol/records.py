@@ -10,24 +10,31 @@ every field is stored, also one that has its default. Don't rename or remove fie
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import msgspec
+
+from protocol.errors import ValueRefused
+from protocol.sameness import same
 
 _R = TypeVar("_R", bound="Record")
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
+_decoders: dict[type, Callable[[bytes], Any]] = {}
 
 
+# For type checkers: subclasses are frozen and by keyword like the base.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of records: immutable, by keyword, compared by value, small and fast to pickle.
 
-    A subclass lists annotated fields, as with a dataclass, and lives in a module of its own (not `__main__`). Change a
-    stored one with `map.modify(key, field=value)` or `record.replace(field=value)`. Building one checks no types
-    (that is msgspec's rule); reading one back does, and names the field that doesn't fit.
+    A subclass lists annotated fields, as with a dataclass, and lives in a module of its own (not `__main__`);
+    with `kw_only=True` a required field may follow one with a default. Change a stored one with
+    `map.modify(key, field=value)` or `record.replace(field=value)`. Building one checks no types (that is msgspec's
+    rule); storing it does, and names the field that would not come back as it is.
     """
 
     def replace(self: _R, **changes: Any) -> _R:
@@ -47,9 +54,42 @@ def restore_record(kind: type[Record], data: bytes) -> Record:
     if decode is None:
         if not (isinstance(kind, type) and issubclass(kind, Record)):
             raise TypeError(f"{kind!r} is not a Record")
-        decode = _decoders[kind] = msgspec.msgpack.Decoder(kind)
-    record: Record = decode.decode(data)
+        decode = _decoders[kind] = msgspec.msgpack.Decoder(kind).decode
+    record: Record = decode(data)
     return record
+
+
+def encode_record(record: Record) -> bytes:
+    """A record's fields as msgpack. Raises `ValueRefused` where reading back would give another value.
+
+    Building a record checks no types, so each is checked here, when it is written.
+    """
+    kind = type(record)
+    try:
+        data = _encode(record)
+        back = restore_record(kind, data)
+    except Exception as error:
+        raise ValueRefused(f"a {kind.__qualname__} can't be stored: {error}") from None
+    if back != record or _encode(back) != data:
+        _check_fields(record, back)
+    return data
+
+
+def _check_fields(record: Record, back: Record) -> None:
+    for name in record.__struct_fields__:
+        a, b = getattr(record, name), getattr(back, name)
+        if isinstance(a, Record) and type(a) is type(b):
+            _check_fields(a, b)
+        elif not _survives(a, b):
+            raise ValueRefused(
+                f"{type(record).__qualname__}.{name} is {a!r} ({type(a).__qualname__}) "
+                f"and would be read back as {b!r} ({type(b).__qualname__})"
+            )
+
+
+def _survives(a: Any, b: Any) -> bool:
+    """Whether `b`, read back, may stand for `a`: an int for a float may, a Decimal for a float calculates unlike it."""
+    return same(a, b) or (a == b and not (isinstance(a, float) and isinstance(b, Decimal)))
 
 
 class Side(StrEnum):
@@ -121,7 +161,7 @@ class TradingState(StrEnum):
     HALTED = "HALTED"
 
 
-class TrailingStop(Record):
+class TrailingStop(Record, kw_only=True):
     """A stop that follows the price at a distance."""
 
     offset: Decimal
@@ -133,7 +173,7 @@ class TrailingStop(Record):
     active: bool = False
 
 
-class Position(Record):
+class Position(Record, kw_only=True):
     """An open position of one symbol."""
 
     symbol: str
@@ -159,7 +199,7 @@ class Position(Record):
     """When it last changed."""
 
 
-class PendingOrder(Record):
+class PendingOrder(Record, kw_only=True):
     """An order that is meant, on its way, or at the venue."""
 
     client_order_id: str
@@ -185,7 +225,7 @@ class PendingOrder(Record):
     ts_last: int = 0
 
 
-class RiskLock(Record):
+class RiskLock(Record, kw_only=True):
     """A reason why a symbol may not be traded for a while."""
 
     reason: str
@@ -194,7 +234,7 @@ class RiskLock(Record):
     """None: until a person lifts it."""
 
 
-class SymbolControl(Record):
+class SymbolControl(Record, kw_only=True):
     """What is allowed with one symbol."""
 
     symbol: str
@@ -207,7 +247,7 @@ class SymbolControl(Record):
     ts_last: int = 0
 
 
-class RiskLimits(Record):
+class RiskLimits(Record, kw_only=True):
     """Limits of a scope; None: no limit. Money in quote currency, drawdown as a fraction of the peak."""
 
     max_daily_loss: Decimal | None = None
@@ -216,7 +256,7 @@ class RiskLimits(Record):
     max_open_positions: int | None = None
 
 
-class RiskState(Record):
+class RiskState(Record, kw_only=True):
     """The risk state of a scope (an account, a strategy, a symbol)."""
 
     scope: str
