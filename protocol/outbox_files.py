@@ -5,8 +5,11 @@
     00000007.seg  segments in the order of their numbers (`protocol.segments`)
     *.tmp         unfinished work of a killed life; worth nothing
 
-A later segment may repeat earlier changes (a fold before the segments it replaces are gone, or the leftovers of an
-older life copied into a new one): it then reaches at least as far, and stands in their place.
+A later segment may repeat earlier changes (a fold before the segments it replaces are gone, or a copy of a
+segment that failed to sync): it then reaches at least as far, and stands in their place.
+
+The first segment of a life gets its name only when it holds every leftover that this life took over. So from then
+on the segments of former lives say nothing, even if a power cut brings them back.
 """
 
 from __future__ import annotations
@@ -93,17 +96,19 @@ def read_outbox(disk: Disk, folder: str, namespace: str, boot_id: str) -> Outbox
     for found in (identity, *(s.head for s in segments)):
         if found is not None and found.namespace != namespace:
             raise ForeignStore(
-                f"{folder} is the outbox of namespace {found.namespace!r}, not {namespace!r}: was it renamed or copied? "
-                + _REMEDY.format(namespace)
+                f"{folder} is the outbox of namespace {found.namespace!r}, not {namespace!r}: "
+                "was it renamed or copied? " + _REMEDY.format(namespace)
             )
-    acked = max((s.acked for s in segments), default=0)
-    synced = max((s.synced for s in segments), default=0)
-    same_boot = bool(segments) and segments[-1].head.boot == boot_mark(boot_id)
-    chain, aside = _join(segments, acked, synced, same_boot, namespace)
+    life = max((s.head.life for s in segments), default=0)
+    live = [s for s in segments if s.head.life == life]
+    acked = max((s.acked for s in live), default=0)
+    synced = max((s.synced for s in live), default=0)
+    same_boot = bool(live) and live[-1].head.boot == boot_mark(boot_id)
+    chain, aside = _join(live, acked, synced, same_boot, namespace)
     last = chain[-1].seq if chain else acked
-    shipped = max((s.shipped for s in segments), default=0)
+    shipped = max((s.shipped for s in live), default=0)
     return OutboxContents(
-        identity, segments, chain, acked, shipped if same_boot else last,
+        identity, segments, chain, acked, max(acked, shipped) if same_boot else last,
         max((s.head.epoch for s in segments), default=0), last, aside, same_boot,
     )  # fmt: skip
 
@@ -114,7 +119,7 @@ def _join(
     """The unbroken chain above `acked`, and what a power cut left unusable behind it."""
     chain: list[Record] = []
     for index, segment in enumerate(segments):
-        _check_end(segment, synced, same_boot, namespace)
+        _check_end(segment, acked, synced, same_boot, namespace)
         if not segment.records:
             continue
         if chain and segment.base < chain[-1].seq:
@@ -136,12 +141,12 @@ def _join(
     return chain, []
 
 
-def _check_end(segment: Segment, synced: int, same_boot: bool, namespace: str) -> None:
+def _check_end(segment: Segment, acked: int, synced: int, same_boot: bool, namespace: str) -> None:
     """Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one."""
+    if segment.beyond is None or segment.beyond_seq <= acked:
+        return  # nothing behind the bad record is still needed
     last = segment.last if segment.records else 0
-    if segment.beyond is None or (last >= max(segment.acked, segment.synced) and not same_boot):
-        return
-    if same_boot or synced > last:
+    if same_boot or synced > max(last, acked):
         what = f"the record behind change {last} is damaged, and a valid one follows at byte {segment.beyond}"
         raise Damaged(segment.path, segment.end, what, _remedy(namespace))
 

@@ -8,15 +8,17 @@
         64     8  life: how often this outbox has been opened
         72     8  epoch: every record in the file carries it
         80     8  capacity: the file's length
-        88    64  namespace, NUL-padded
-       152     4  CRC-32 of the above
+        88     8  floor: a reused file may hold stale records up to this seq; 0 in a new file
+        96    64  namespace, NUL-padded
+       160     4  CRC-32 of the above
        256    16  mark: highest seq acknowledged        (u64 value, u32 CRC-32 of it, u32 zero)
        272    16  mark: highest seq synced
        288    16  mark: highest seq ever handed to a socket
        512     -  records (`protocol.frames`), each at a multiple of 8
 
 The head is written once, before the file gets its name. The marks are stored through the mapping while the file is
-in use; a stale or torn one is only ever less than the truth, which is safe. The chain of records ends at the first
+in use; a stale or torn one is only ever less than the truth, which is safe (where it is not, for what was handed to a
+socket, a torn one counts as "everything here"). The chain of records ends at the first
 that fails its CRC, carries another epoch, or does not continue the one before.
 """
 
@@ -36,7 +38,7 @@ SEGMENT_BYTES = 2**20  # big enough that a switch is rare, small enough to be pr
 
 ACKED_AT, SYNCED_AT, SHIPPED_AT = 256, 272, 288
 
-_HEAD = Struct("<16s16s16s16sQQQ64s")
+_HEAD = Struct("<16s16s16s16sQQQQ64s")
 _CRC = Struct("<I")
 _MARK = Struct("<QII")
 _VALUE = Struct("<Q")
@@ -61,12 +63,13 @@ class SegmentHead(NamedTuple):
     epoch: int
     capacity: int
     namespace: str
+    floor: int = 0
 
     def encode(self) -> bytes:
         """The first `RECORDS_AT` bytes of a new segment, marks and first record empty."""
         head = _HEAD.pack(
             MAGIC, self.store_id, self.identity, self.boot, self.life, self.epoch, self.capacity,
-            self.namespace.encode(),
+            self.floor, self.namespace.encode(),
         )  # fmt: skip
         return (head + _CRC.pack(crc32(head))).ljust(RECORDS_AT, b"\0")
 
@@ -83,7 +86,8 @@ class Segment(NamedTuple):
     end: int
     """Offset behind the last good record."""
     beyond: int | None
-    """Offset of a valid later record of the same life behind the end: proof that something before it is damaged."""
+    """Offset of the newest valid record of the same life behind the end: proof that something before it is lost."""
+    beyond_seq: int
 
     @property
     def base(self) -> int:
@@ -116,44 +120,54 @@ def decode_segment(path: str, data: bytes) -> Segment:
     view = memoryview(data)
     if len(view) < RECORDS_AT:
         raise Damaged(path, len(view), "an outbox segment ends inside its head", _DAMAGED)
-    magic, store_id, identity, boot, life, epoch, capacity, name = _HEAD.unpack_from(view)
+    magic, store_id, identity, boot, life, epoch, capacity, floor, name = _HEAD.unpack_from(view)
     if magic != MAGIC or _CRC.unpack_from(view, _HEAD.size)[0] != crc32(view[: _HEAD.size]):
         raise Damaged(path, 0, "the head of an outbox segment fails its check", _DAMAGED)
     if len(view) < capacity:
         raise Damaged(path, len(view), f"an outbox segment of {capacity} bytes is cut short", _DAMAGED)
-    head = SegmentHead(store_id, identity, boot, life, epoch, capacity, name.rstrip(b"\0").decode())
-    records, end = _chain(view, epoch)
+    head = SegmentHead(store_id, identity, boot, life, epoch, capacity, name.rstrip(b"\0").decode(), floor)
+    records, end = _chain(view, epoch, floor)
     last = records[-1].seq if records else 0
     return Segment(
-        path, head, read_mark(view, ACKED_AT), read_mark(view, SYNCED_AT), read_mark(view, SHIPPED_AT),
-        records, end, _valid_beyond(view, end, epoch, last),
+        path, head, read_mark(view, ACKED_AT), read_mark(view, SYNCED_AT), _shipped(view, last),
+        records, end, *_valid_beyond(view, end, epoch, max(last, floor)),
     )  # fmt: skip
 
 
-def _chain(view: memoryview, epoch: int) -> tuple[list[Record], int]:
+def _shipped(view: memoryview, last: int) -> int:
+    """The mark of what reached a socket; torn, it counts as all that stands here: too low would be unsafe."""
+    mark = read_mark(view, SHIPPED_AT)
+    value = _VALUE.unpack_from(view, SHIPPED_AT)[0]
+    return mark if mark == value else last
+
+
+def _chain(view: memoryview, epoch: int, floor: int) -> tuple[list[Record], int]:
     records: list[Record] = []
     offset = RECORDS_AT
     while (record := record_at(view, offset)) is not None:
-        if record.epoch != epoch or (records and record.base != records[-1].seq):
+        if record.epoch != epoch or record.base < floor or (records and record.base != records[-1].seq):
             break
         records.append(record)
         offset += record_bytes(len(record.payload))
     return records, offset
 
 
-def _valid_beyond(view: memoryview, end: int, epoch: int, last: int) -> int | None:
-    """Look for a later record of this epoch behind `end`. A reused file holds older ones, which prove nothing."""
-    if not any(view[end:]):
-        return None
-    wanted = _VALUE.size  # seq stands 8 bytes into a record, the epoch 16
-    epochs = view[end:].tobytes()
-    mark = _CRC.pack(epoch)
-    at = epochs.find(mark)
+def _valid_beyond(view: memoryview, end: int, epoch: int, last: int) -> tuple[int | None, int]:
+    """Find the newest record of this epoch behind `end` that is newer than `last`: its offset and seq.
+
+    A reused file holds older ones, which prove nothing.
+    """
+    tail = view[end:].tobytes()
+    found, newest = None, last
+    if not tail.strip(b"\0"):
+        return None, 0
+    mark = _CRC.pack(epoch)  # stands 16 bytes into a record, its seq 8
+    at = tail.find(mark)
     while at >= 0:
-        start = at - 2 * wanted
-        if start >= 0 and (end + start) % ALIGNMENT == 0:
-            record = record_at(view, end + start)
-            if record is not None and record.epoch == epoch and record.seq > last:
-                return end + start
-        at = epochs.find(mark, at + 1)
-    return None
+        start = end + at - 2 * _VALUE.size
+        if start >= end and start % ALIGNMENT == 0 and _VALUE.unpack_from(view, start + 8)[0] > newest:
+            record = record_at(view, start)
+            if record is not None:
+                found, newest = start, record.seq
+        at = tail.find(mark, at + 1)
+    return found, newest if found is not None else 0

@@ -1,0 +1,171 @@
+"""An outbox segment in use: its descriptor, its mapping, and how far it is filled; and the folder they live in.
+
+A file gets its number only when it is whole and synced; until then it is a `.tmp`, which the next start deletes.
+Acknowledged segments lose their number before they are written over, and the directory is synced in between: so a
+power cut never shows a half rewritten file under a number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from protocol.disk import Disk
+from protocol.errors import Damaged
+from protocol.frames import BODY, HEADER_BYTES, Record, encode_record, record_at, record_bytes
+from protocol.outbox_files import segment_path
+from protocol.segments import ACKED_AT, RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT, SegmentHead, write_mark
+
+_KEPT_FOR_REUSE = 2  # one to become the next spare and one in reserve
+_DAMAGED_MAPPING = "This machine is failing; what was acknowledged is safe in the persistence process."
+
+
+class Marks(NamedTuple):
+    """What a new segment says from its first moment."""
+
+    acked: int
+    shipped: int
+
+
+class OpenSegment:
+    """A mapped segment file. Of the one that is appended to, `end` and `last` are kept by the outbox."""
+
+    __slots__ = ("base", "capacity", "end", "fd", "last", "mapping", "path", "poisoned", "synced_end", "view")
+
+    def __init__(self, path: str, fd: int, mapping: mmap.mmap) -> None:
+        self.path, self.fd, self.mapping = path, fd, mapping
+        self.view = memoryview(mapping)
+        self.capacity = len(mapping)
+        self.base = self.last = 0  # covers (base, last]
+        self.end = self.synced_end = RECORDS_AT
+        self.poisoned = False  # a sync of it has failed: its pages may be clean and yet not on the medium
+
+    def walk(self, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """(offset behind it, base, seq) of each record from `offset` on. Cost is O(1) each."""
+        while offset < end:
+            length, seq, _, span = BODY.unpack_from(self.mapping, offset + 4)
+            offset += record_bytes(length)
+            yield offset, seq - span, seq
+
+    def records(self) -> Iterator[Record]:
+        """The records of a sealed segment. Raises `Damaged` when the mapping is not what was stored."""
+        offset = RECORDS_AT
+        while offset < self.end:
+            record = record_at(self.view, offset)
+            if record is None:
+                raise Damaged(self.path, offset, "a record changed in memory", _DAMAGED_MAPPING)
+            yield record
+            offset += record_bytes(len(record.payload))
+
+    def close(self, disk: Disk) -> None:
+        try:
+            self.view.release()
+            self.mapping.close()
+        except BufferError:  # forked in the middle of a read: it goes when that view goes
+            pass
+        disk.close(self.fd)
+
+
+class OutboxFolder:
+    """Makes, names, reuses and removes segment files. One maker at a time, except for `name` and `create`."""
+
+    def __init__(self, disk: Disk, path: str, head: SegmentHead, newest: int) -> None:
+        self._disk, self._path, self._head = disk, path, head
+        self._temporary = itertools.count(1)
+        self._retired: list[OpenSegment] = []  # without number, but a power cut may bring the number back
+        self._reusable: list[OpenSegment] = []
+        self.names = threading.Lock()  # held for a rename, never for a sync
+        self.newest = newest
+        """The highest number in use."""
+
+    def create(self, records: Sequence[Record], marks: Marks, room: int = 0) -> OpenSegment:
+        """A synced segment without number, holding `records` and `room` bytes more. Raises OSError."""
+        encoded = [encode_record(r.seq, self._head.epoch, r.span, r.payload) for r in records]
+        used = RECORDS_AT + sum(map(len, encoded))
+        head = self._encode_head(used + room, 0, marks)
+        path = os.path.join(self._path, f"{next(self._temporary)}.tmp")
+        fd = self._disk.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            self._disk.preallocate(fd, used + room)
+            self._disk.zero_fill(fd, used + room)
+            self._disk.pwrite(fd, head + b"".join(encoded), 0)
+            self._disk.fsync(fd)
+            segment = OpenSegment(path, fd, self._disk.map(fd, used + room))
+        except BaseException:
+            self._disk.close(fd)
+            self._disk.unlink(path)
+            raise
+        segment.end = segment.synced_end = used
+        if records:
+            segment.base, segment.last = records[0].base, records[-1].seq
+        return segment
+
+    def spare(self, marks: Marks) -> OpenSegment:
+        """An empty synced segment without number, a reused one if there is one. Raises OSError."""
+        if not self._reusable:
+            return self.create((), marks, SEGMENT_BYTES - RECORDS_AT)
+        segment = self._reusable.pop()
+        try:
+            segment.view[:RECORDS_AT] = self._encode_head(segment.capacity, segment.last, marks)
+            segment.view[RECORDS_AT : RECORDS_AT + HEADER_BYTES] = bytes(HEADER_BYTES)
+            self._disk.sync_map(segment.fd, segment.mapping)
+        except OSError:
+            self.delete(segment)
+            raise
+        segment.end = segment.synced_end = RECORDS_AT
+        return segment
+
+    def name(self, segment: OpenSegment) -> int:
+        """Give `segment` the next number."""
+        with self.names:
+            path = segment_path(self._path, self.newest + 1)
+            self._disk.replace(segment.path, path)
+            segment.path = path
+            self.newest += 1
+            return self.newest
+
+    def put_over(self, segment: OpenSegment, old: OpenSegment) -> None:
+        """Give `segment` the number of `old`, durably. `old` stays readable through its mapping."""
+        try:
+            self._disk.replace(segment.path, old.path)
+        except OSError:
+            self.delete(segment)
+            raise
+        segment.path = old.path
+        self.sync()
+
+    def sync(self) -> None:
+        """Names given and taken away are durable when this returns."""
+        self._disk.fsync_dir(self._path)
+        self._reusable += self._retired
+        self._retired = []
+
+    def retire(self, segment: OpenSegment) -> None:
+        """Take an acknowledged segment out of use."""
+        spoiled = segment.poisoned or segment.capacity != SEGMENT_BYTES
+        if spoiled or len(self._retired) + len(self._reusable) >= _KEPT_FOR_REUSE:
+            self.delete(segment)
+            return
+        path = os.path.join(self._path, f"{next(self._temporary)}.tmp")
+        self._disk.replace(segment.path, path)
+        segment.path = path
+        self._retired.append(segment)
+
+    def delete(self, segment: OpenSegment) -> None:
+        self._disk.unlink(segment.path)
+        segment.close(self._disk)
+
+    def close(self) -> None:
+        for segment in self._retired + self._reusable:
+            segment.close(self._disk)
+        self._retired, self._reusable = [], []
+
+    def _encode_head(self, capacity: int, floor: int, marks: Marks) -> bytes:
+        head = bytearray(self._head._replace(capacity=capacity, floor=floor).encode())
+        write_mark(memoryview(head), ACKED_AT, marks.acked)
+        write_mark(memoryview(head), SHIPPED_AT, marks.shipped)
+        return bytes(head)
