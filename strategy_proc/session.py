@@ -150,11 +150,11 @@ class Session:
                 found._recorded.clear()
 
     def _decode(self, name: str, recorded: dict[Any, bytes]) -> dict[Any, Any]:
-        """All values by one reader; the collector would walk a growing heap meanwhile, again and again."""
+        """All values at once; the collector would walk a growing heap meanwhile, again and again."""
         was_on = gc.isenabled()
         gc.disable()
         try:
-            values = self._codec.load_stream(b"".join(recorded.values()), len(recorded))
+            values = self._codec.load_many(recorded.values())
             return dict(zip(recorded, values, strict=True))
         except (UntrustedType, ValueUnreadable) as error:
             raise self._name_the_value(name, recorded, error) from error
