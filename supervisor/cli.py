@@ -1,0 +1,246 @@
+"""The command line. An error is one line on stderr; there is never a traceback.
+
+Exit codes: 0 done, 1 it failed (with `status`: something is FATAL), 2 a mistake in the call or the configuration,
+3 no supervisor is running there. `run` passes on the exit code of a single script.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+import psutil
+
+from protocol.errors import ConfigError, OutliveError, PersistenceUnavailable
+from supervisor.config import (
+    Config,
+    PersistenceSettings,
+    StrategySettings,
+    SupervisorSettings,
+    check_config,
+    load_config,
+)
+from supervisor.control import Answer, Command, Refused, RunDir, SupervisorStatus, ask
+
+_CONFIG_FILE = "outlive.toml"
+_NOT_RUNNING = 3
+
+
+class _WithCommand(click.Command):
+    """Keeps what stands behind `--` away from click, which would lose where it began."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = None
+        if "--" in args:
+            at = args.index("--")
+            args, ctx.obj = args[:at], args[at + 1 :]
+        return super().parse_args(ctx, args)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def outlive() -> None:
+    """Keep trading bots running, and their state alive when they are not."""
+
+
+def _place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which supervisor is meant."""
+    command = click.option("--config", "config_path", help=f"default: {_CONFIG_FILE}, if there is one")(command)
+    return click.option("--data-dir", help="instead of a configuration; default: state")(command)
+
+
+@outlive.command(cls=_WithCommand)
+@click.argument("config_path", metavar="[CONFIG]", required=False)
+@click.option("--data-dir", help="where the state is, for a single command; default: state")
+@click.option("--namespace", help="of the single command; default: the name of its script")
+@click.option("--quiet", is_flag=True, help="print nothing; the log files have it all")
+@click.pass_obj
+def run(
+    argv: list[str] | None, config_path: str | None, data_dir: str | None, namespace: str | None, quiet: bool
+) -> None:
+    """Supervise what CONFIG (default: outlive.toml) lists, or one command:
+
+    outlive run -- python bot.py
+    """
+    from supervisor.loop import Supervisor
+
+    if argv is not None and config_path is not None:
+        raise click.UsageError("either a configuration or a command behind --, not both")
+    if argv is None and (namespace is not None or data_dir is not None):
+        raise click.UsageError("--data-dir and --namespace are for a command behind --; a configuration has its own")
+    config = load_config(config_path or _CONFIG_FILE) if argv is None else single(argv, data_dir, namespace)
+    sys.exit(Supervisor(config, console=None if quiet else sys.stdout).run())
+
+
+@outlive.command()
+@_place
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+def status(config_path: str | None, data_dir: str | None, as_json: bool) -> None:
+    """What runs, since when, how big, and how far the disk is behind."""
+    from supervisor import status_view
+
+    answer = _ask(config_path, data_dir, Command(verb="status"))
+    assert isinstance(answer, SupervisorStatus)
+    report = status_view.persistence_report(answer)
+    if as_json:
+        click.echo(status_view.as_json(answer, report))
+    else:
+        status_view.show(answer, report)
+    sys.exit(int(any(program.state == "fatal" for program in answer.programs)))
+
+
+@outlive.command()
+@_place
+@click.argument("name", required=False, default="")
+@click.option("--timeout", default=120.0, show_default=True, help="seconds to wait until all have left")
+def stop(config_path: str | None, data_dir: str | None, name: str, timeout: float) -> None:
+    """Stop one program, or everything: strategies first, then services, then persistence."""
+    before = _ask(config_path, data_dir, Command(verb="status"))
+    answer = _ask(config_path, data_dir, Command(verb="stop", name=name))
+    if name:
+        click.echo(_message(answer))
+    elif isinstance(before, SupervisorStatus):
+        _wait_until_gone(before, timeout)
+        click.echo("stopped")
+
+
+@outlive.command()
+@_place
+@click.argument("name")
+def restart(config_path: str | None, data_dir: str | None, name: str) -> None:
+    """SIGTERM one program, and start it again; also what was stopped, is done or FATAL."""
+    click.echo(_message(_ask(config_path, data_dir, Command(verb="restart", name=name))))
+
+
+@outlive.command()
+@_place
+@click.argument("name")
+def kill(config_path: str | None, data_dir: str | None, name: str) -> None:
+    """SIGKILL one program; it is started again at once."""
+    click.echo(_message(_ask(config_path, data_dir, Command(verb="kill", name=name))))
+
+
+_passed_on = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@outlive.command(context_settings=_passed_on)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def show(arguments: tuple[str, ...]) -> None:
+    """Read the state on disk: [NAMESPACE [MAP [KEY]]]; nothing needs to run."""
+    _become("persistence_proc.inspect", [], arguments)
+
+
+@outlive.command(context_settings=_passed_on)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def accept(arguments: tuple[str, ...]) -> None:
+    """NAMESPACE: what is there now is right, although it is older than what was known."""
+    _become("persistence_proc.admin", ["accept"], arguments)
+
+
+@outlive.command(context_settings=_passed_on)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def forget(arguments: tuple[str, ...]) -> None:
+    """NAMESPACE: delete its state for good."""
+    _become("persistence_proc.admin", ["forget"], arguments)
+
+
+def main() -> NoReturn:
+    """The entry point `outlive`."""
+    try:
+        outlive.main(prog_name="outlive", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        sys.exit(128 + signal.SIGINT)
+    except PersistenceUnavailable as error:
+        _fail(str(error), _NOT_RUNNING)
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has left; nothing to complain about
+        sys.exit(1)
+    except (OutliveError, OSError) as error:
+        _fail(str(error), 1)
+    sys.exit(0)
+
+
+def single(argv: list[str], data_dir: str | None, namespace: str | None) -> Config:
+    """The configuration of `outlive run -- argv`. Raises `ConfigError`."""
+    if not argv:
+        raise ConfigError("there is no command behind --")
+    name = namespace or script_name(argv)
+    config = Config(
+        persistence=PersistenceSettings(data_dir=_default_data_dir(data_dir)),
+        supervisor=SupervisorSettings(exit_when_done=True),
+        strategies={name: StrategySettings(command=argv)},
+    )
+    return check_config(config, os.getcwd())
+
+
+def script_name(argv: list[str]) -> str:
+    """["python", "-u", "bots/my bot.py"] -> "my_bot"; the module after -m; else the program's own name."""
+    name = os.path.basename(argv[0])
+    for before, argument in itertools.pairwise(argv):
+        if argument.endswith(".py") or before == "-m":
+            name = os.path.basename(argument).removesuffix(".py").rpartition(".")[2]
+            break
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("-")[:63] or "bot"
+
+
+def _ask(config_path: str | None, data_dir: str | None, command: Command) -> Answer:
+    answer = ask(RunDir(_config(config_path, data_dir).run_dir), command)
+    if isinstance(answer, Refused):
+        raise click.ClickException(answer.message)
+    return answer
+
+
+def _config(config_path: str | None, data_dir: str | None) -> Config:
+    if config_path is not None and data_dir is not None:
+        raise click.UsageError("either --config or --data-dir, not both")
+    if config_path is not None or (data_dir is None and os.path.exists(_CONFIG_FILE)):
+        return load_config(config_path or _CONFIG_FILE)
+    return check_config(Config(persistence=PersistenceSettings(data_dir=_default_data_dir(data_dir))), os.getcwd())
+
+
+def _default_data_dir(data_dir: str | None) -> str:
+    return data_dir or os.environ.get("OUTLIVE_DATA_DIR") or "state"
+
+
+def _message(answer: Answer) -> str:
+    return getattr(answer, "message", "")
+
+
+def _wait_until_gone(before: SupervisorStatus, timeout: float) -> None:
+    try:
+        process = psutil.Process(before.pid)
+        if abs(process.create_time() - before.created) < 1:
+            process.wait(timeout)
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.TimeoutExpired:
+        raise click.ClickException(f"the supervisor (pid {before.pid}) is still stopping after {timeout:g} s") from None
+
+
+def _become(module: str, verb: list[str], arguments: tuple[str, ...]) -> NoReturn:
+    """These read and settle what is on disk: the persistence side's work, in its own process."""
+    place = [] if any(argument.split("=")[0] == "--data-dir" for argument in arguments) else _data_dir_option(arguments)
+    os.execv(sys.executable, [sys.executable, "-m", module, *verb, *place, *arguments])
+
+
+def _data_dir_option(arguments: tuple[str, ...]) -> list[str]:
+    if set(arguments) & {"-h", "--help"}:
+        return []
+    return ["--data-dir", _config(None, None).persistence.data_dir]
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo("outlive: " + " ".join(message.split()), err=True)
+    sys.exit(code)

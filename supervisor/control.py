@@ -1,0 +1,237 @@
+"""The control socket: how the command line and others ask the supervisor, and what it answers.
+
+    REQ -> REP over ipc, RUN_DIR/control; one JSON `Command`, one JSON `Answer` of at most a few hundred KiB
+
+The run directory is private (0700), so only the same user comes this far. It also holds LOCK (one supervisor for one
+directory), ID (the mark by which orphans are found) and the logs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import msgspec
+import zmq
+import zmq.auth
+
+from protocol.disk import check_private
+from protocol.errors import OutliveError, PersistenceUnavailable, SocketPathTooLong
+from protocol.limits import MAX_SOCKET_PATH_BYTES
+
+_MAX_COMMAND_BYTES = 4096
+
+
+class AlreadyRunning(OutliveError):
+    """Raised when another supervisor serves this run directory."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked. `name` is a program; with "stop" none means everything."""
+
+    verb: Literal["status", "stop", "restart", "kill"]
+    name: str = ""
+
+
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a program. `number` counts from 1; `ts` is ns UTC."""
+
+    number: int
+    ts: int
+    name: str
+    what: str
+    pid: int | None
+    detail: str = ""
+
+
+class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One program. Times in seconds, sizes in bytes."""
+
+    name: str
+    kind: str
+    namespace: str | None
+    state: str
+    pid: int | None
+    created: float | None
+    """When the process was made (unix time); with the pid its identity."""
+    uptime: float | None
+    starts: int
+    restarts: int
+    """Starts after the first."""
+    last_exit: int | None
+    """Exit code of the process before, negative for a signal."""
+    rss: int
+    cpu: float
+    """Per cent of one core."""
+    recovering: int | None
+    """Per cent, while it says so."""
+    retry_in: float | None
+    log: str
+
+
+class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+    """The supervisor and all its programs; happenings are the newest few hundred."""
+
+    pid: int
+    created: float
+    state: Literal["starting", "up", "stopping"]
+    uptime: float
+    run_dir: str
+    data_dir: str
+    endpoint: str | None
+    curve_dir: str | None
+    programs: list[ProgramStatus]
+    happenings: list[Happening]
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """It is under way."""
+
+    message: str
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """No, and why."""
+
+    message: str
+
+
+Answer: TypeAlias = SupervisorStatus | Done | Refused
+
+_encode = msgspec.json.Encoder().encode
+_command = msgspec.json.Decoder(Command)
+_answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(SupervisorStatus | Done | Refused)
+
+
+class RunDir:
+    """The supervisor's folder, owned by one supervisor at a time. `lock` raises `AlreadyRunning`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = -1
+
+    def lock(self) -> None:
+        """Make it, check it, take it. Raises `InsecureDirectory` and `OSError` too."""
+        make_private(self.path)
+        self._lock = os.open(os.path.join(self.path, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 32).decode("ascii", "replace").strip()
+            self.unlock()
+            raise AlreadyRunning(f"a supervisor (pid {holder}) is running in {self.path} already") from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def mark(self) -> str:
+        """The id of this directory, made once."""
+        path = os.path.join(self.path, "ID")
+        try:
+            with open(path) as file:
+                mark = file.read().strip()
+        except FileNotFoundError:
+            mark = ""
+        if not mark:
+            mark = secrets.token_hex(16)
+            with open(path, "w") as file:
+                file.write(mark + "\n")
+        return mark
+
+    @property
+    def address(self) -> str:
+        """The control socket's. Raises `SocketPathTooLong`."""
+        path = os.path.join(self.path, "control")
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise SocketPathTooLong(
+                f"{path} has {len(os.fsencode(path))} bytes, a socket path may have {MAX_SOCKET_PATH_BYTES}: "
+                "set a shorter persistence.runtime_dir or data_dir"
+            )
+        return f"ipc://{path}"
+
+
+class ControlServer:
+    """The supervisor's end. Its descriptor is edge-triggered: call `serve` at every turn of the loop."""
+
+    def __init__(self, run_dir: RunDir, handle: Callable[[Command], Answer]) -> None:
+        self._handle = handle
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.REP)
+        self._socket.setsockopt(zmq.LINGER, 200)  # the answer to "stop" may still be on its way when we leave
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_COMMAND_BYTES)
+        self._socket.bind(run_dir.address)
+
+    def fileno(self) -> int:
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def serve(self) -> None:
+        """Answer what has arrived."""
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            data = b"".join(self._socket.recv_multipart(zmq.NOBLOCK))
+            try:
+                answer = self._handle(_command.decode(data))
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                answer = Refused(message=f"no command: {error}")
+            self._socket.send(_encode(answer), zmq.NOBLOCK)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+def ask(run_dir: RunDir, command: Command, timeout: float = 5.0) -> Answer:
+    """The command line's end. Raises `PersistenceUnavailable` when no supervisor answers in `timeout` seconds."""
+    if not _is_served(run_dir.address.removeprefix("ipc://")):
+        raise PersistenceUnavailable(f"no supervisor is running in {run_dir.path}")
+    check_private(run_dir.path)
+    reply = request(run_dir.address, _encode(command), timeout)
+    if reply is None:
+        raise PersistenceUnavailable(f"no supervisor answers in {run_dir.path}")
+    try:
+        return _answer.decode(reply)
+    except msgspec.MsgspecError as error:
+        raise OutliveError(f"the supervisor in {run_dir.path} answers what is no answer: {error}") from None
+
+
+def _is_served(path: str) -> bool:
+    """Whether anybody listens there: a killed supervisor leaves its socket file, on which ZeroMQ would wait."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
+
+
+def request(address: str, data: bytes, timeout: float, curve_dir: str | None = None) -> bytes | None:
+    """One request over a fresh REQ socket; None when nothing comes back in `timeout` seconds. Raises `OSError`."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as client:
+        client.setsockopt(zmq.LINGER, 0)
+        if curve_dir is not None:
+            client.curve_serverkey, _ = zmq.auth.load_certificate(os.path.join(curve_dir, "server.key"))
+            public, secret = zmq.auth.load_certificate(os.path.join(curve_dir, "client.key_secret"))
+            client.curve_publickey, client.curve_secretkey = public, secret or b""
+        client.connect(address)
+        client.send(data)
+        if not client.poll(int(timeout * 1000)):
+            return None
+        return bytes(client.recv_multipart()[0])
+
+
+def make_private(path: str) -> None:
+    """A directory of ours alone, made if missing. Raises `InsecureDirectory`."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    check_private(path)

@@ -1,0 +1,305 @@
+"""The supervisor: one thread, one selector, all programs.
+
+* The loop waits for everything at once: ends of processes (pidfd), what they say and print, the control socket,
+  signals, the nearest deadline. Nothing polls.
+* Stages start in order (persistence, services, strategies), each when the one before lets it, and stop in reverse.
+  What dies in between is restarted alone: strategies keep running while persistence comes back.
+* The main thread only: it owns the signals, and children die with the thread that started them.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import selectors
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import IO
+
+import psutil
+
+from supervisor.child import Child
+from supervisor.config import PERSISTENCE, Config
+from supervisor.control import (
+    Answer,
+    Command,
+    ControlServer,
+    Done,
+    Happening,
+    Refused,
+    RunDir,
+    SupervisorStatus,
+    make_private,
+)
+from supervisor.lifecycle import Event, State
+from supervisor.output import Console, LogFile, Output
+from supervisor.programs import Program, stages
+from supervisor.restart_policy import RestartPolicy
+from supervisor.signals import Signals
+from supervisor.sweep import sweep
+from supervisor.unit import Unit, shell_code
+
+_WEIGH_EVERY = 1.0
+"""Seconds between measurements of memory and CPU."""
+_HAPPENINGS = 500
+_REFUSAL = 2
+"""Exit code by which the persistence process says that it refuses: trying again would not help."""
+
+
+class Supervisor:
+    """Runs a configuration until it is told to stop. `console` None: quiet, log files only."""
+
+    def __init__(
+        self, config: Config, *, console: IO[str] | None = sys.stdout, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config, self._clock = config, clock
+        self._console = Console(console)
+        self._run_dir = RunDir(config.run_dir)
+        self._stages: list[list[Unit]] = []
+        self._stages_started = 0
+        self._stopping = False
+        self._failure: int | None = None
+        self._happenings: collections.deque[Happening] = collections.deque(maxlen=_HAPPENINGS)
+        self._numbers = 0
+        self._began = clock()
+        self._weighed = clock()
+        self._watched: dict[Unit, Child] = {}
+        self._signals: Signals
+        self._selector: selectors.BaseSelector
+        self._control: ControlServer
+        self._log: LogFile
+
+    def run(self) -> int:
+        """Start everything, wait, stop everything; the exit code. Raises `OutliveError` before anything is started."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("Supervisor.run belongs to the main thread")
+        with contextlib.ExitStack() as undo:
+            self._prepare(undo)
+            while not self._is_over():
+                self._start_or_stop_next()
+                self._watch_new_children()
+                self._wait()
+        return self._exit_code()
+
+    def stop(self) -> None:
+        """Begin to stop in order; a second call no longer waits for anybody."""
+        if self._stopping:
+            for unit in self._units():
+                if unit.state is State.STOPPING:
+                    unit.happens(Event.KILL)
+        self._stopping = True
+
+    # Before and after
+
+    def _prepare(self, undo: contextlib.ExitStack) -> None:
+        make_private(self._config.persistence.data_dir)
+        if self._config.persistence.runtime_dir is not None:
+            make_private(self._config.persistence.runtime_dir)
+        self._run_dir.lock()
+        undo.callback(self._run_dir.unlock)
+        programs = stages(self._config, self._run_dir.mark)
+        os.makedirs(self._config.log_dir, mode=0o700, exist_ok=True)
+        self._log = self._log_file("outlive")
+        undo.callback(self._log.close)
+        self._stages = [[self._unit(program) for program in stage] for stage in programs]
+        undo.callback(self._close_logs)
+        self._selector = undo.enter_context(selectors.DefaultSelector())
+        self._signals = undo.enter_context(Signals())
+        self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
+        self._control = ControlServer(self._run_dir, self._answer)
+        undo.callback(self._control.close)
+        self._selector.register(self._control.fileno(), selectors.EVENT_READ, lambda: None)
+        for pid, name in sweep(self._run_dir.mark):
+            self._say(f"ended {name} (pid {pid}), left behind by an earlier run")
+
+    def _unit(self, program: Program) -> Unit:
+        output = Output(program.name, self._log_file(program.name), self._console)
+        policy = RestartPolicy(self._config.restart, self._clock)
+        return Unit(program, policy, output, self._clock, self._report)
+
+    def _log_file(self, name: str) -> LogFile:
+        settings = self._config.supervisor
+        return LogFile(os.path.join(self._config.log_dir, f"{name}.log"), settings.log_bytes, settings.log_files)
+
+    def _close_logs(self) -> None:
+        for unit in self._units():
+            unit.output.log.close()
+
+    def _exit_code(self) -> int:
+        if self._failure is not None:
+            return self._failure
+        codes = [unit.last_exit for unit in self._strategies() if unit.state is State.DONE and unit.last_exit]
+        return shell_code(codes[0]) if codes else 0
+
+    # One turn of the loop
+
+    def _on_signals(self) -> None:
+        for number in self._signals.arrived():
+            if number != signal.SIGCHLD:
+                self._say(f"{number.name}: stopping")
+                self.stop()
+
+    def _wait(self) -> None:
+        now = self._clock()
+        deadlines = [deadline for unit in self._units() if (deadline := unit.next_deadline()) is not None]
+        nearest = min([self._weighed + _WEIGH_EVERY, *deadlines])
+        for key, _ in self._selector.select(max(0.0, nearest - now)):
+            if key.fd in self._selector.get_map():  # an earlier one of this turn may have ended it
+                key.data()
+        self._control.serve()
+        self._find_the_dead()
+        now = self._clock()
+        for unit in self._units():
+            unit.look(now)
+        if now - self._weighed >= _WEIGH_EVERY:
+            self._weighed = now
+            for unit in self._units():
+                unit.weigh()
+
+    def _watch_new_children(self) -> None:
+        for unit in self._units():
+            child = unit.child
+            if child is None or unit in self._watched:
+                continue
+            self._watched[unit] = child
+            self._register(child.output_fd, unit.pump)
+            self._register(child.notify_fd, unit.listen)
+            if child.pidfd is not None:
+                self._selector.register(child.pidfd, selectors.EVENT_READ, lambda unit=unit: self._ended(unit))
+            else:
+                self._signals.wake_on_death()
+
+    def _register(self, fd: int, read: Callable[[], bool]) -> None:
+        def read_until_closed() -> None:
+            if not read():
+                self._selector.unregister(fd)
+
+        self._selector.register(fd, selectors.EVENT_READ, read_until_closed)
+
+    def _ended(self, unit: Unit) -> None:
+        child = self._watched.pop(unit)
+        for fd in child.descriptors():
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
+        unit.ended()
+        if unit.program.name == PERSISTENCE and unit.last_exit == _REFUSAL and not unit.ever_ready:
+            self._give_up(unit)
+
+    def _find_the_dead(self) -> None:
+        """Where the kernel gives no pidfd."""
+        for unit, child in list(self._watched.items()):
+            if child.pidfd is None and child.has_ended():
+                self._ended(unit)
+
+    def _give_up(self, persistence: Unit) -> None:
+        reason = persistence.output.last_line or f"see {persistence.output.log.path}"
+        self._say(f"the persistence process refuses to start: {reason}")
+        self._failure, self._stopping = _REFUSAL, True
+
+    # Stages
+
+    def _start_or_stop_next(self) -> None:
+        if self._config.supervisor.exit_when_done and self._all_done():
+            self._stopping = True
+        if self._stopping:
+            self._stop_next()
+        else:
+            self._start_next()
+
+    def _start_next(self) -> None:
+        while self._stages_started < len(self._stages):
+            if not all(unit.lets_go_on for stage in self._stages[: self._stages_started] for unit in stage):
+                return
+            self._stages_started += 1
+            for unit in self._stages[self._stages_started - 1]:
+                unit.happens(Event.START)
+
+    def _stop_next(self) -> None:
+        for stage in reversed(self._stages):
+            for unit in stage:
+                if unit.state not in (State.STOPPED, State.STOPPING, State.DONE):
+                    unit.happens(Event.STOP)
+            if any(unit.alive for unit in stage):
+                return
+
+    def _is_over(self) -> bool:
+        return self._stopping and not any(unit.alive for unit in self._units())
+
+    def _all_done(self) -> bool:
+        strategies = self._strategies()
+        return bool(strategies) and all(unit.state is State.DONE for unit in strategies)
+
+    def _strategies(self) -> list[Unit]:
+        return [unit for unit in self._units() if unit.program.kind == "strategy"]
+
+    def _units(self) -> list[Unit]:
+        return [unit for stage in self._stages for unit in stage]
+
+    # The control socket
+
+    def _answer(self, command: Command) -> Answer:
+        if command.verb == "status":
+            return self._status()
+        if command.verb == "stop" and not command.name:
+            self._say("asked to stop")
+            self.stop()
+            return Done(message="stopping")
+        unit = next((unit for unit in self._units() if unit.program.name == command.name), None)
+        if unit is None:
+            known = ", ".join(unit.program.name for unit in self._units())
+            return Refused(message=f"there is no program {command.name!r}; there are {known}")
+        return self._order(unit, command.verb)
+
+    def _order(self, unit: Unit, verb: str) -> Answer:
+        name = unit.program.name
+        if self._stopping:
+            return Refused(message="everything is being stopped")
+        if verb == "kill":
+            if not unit.alive:
+                return Refused(message=f"{name} is {unit.state}, there is nothing to kill")
+            unit.happens(Event.KILL)
+        elif verb == "stop":
+            if name == PERSISTENCE:
+                return Refused(message="the strategies need persistence; stop everything, or restart it")
+            unit.happens(Event.STOP)
+        else:
+            unit.forgive()
+            unit.happens(Event.RESTART)
+        return Done(message=f"{name}: {unit.state}")
+
+    def _status(self) -> SupervisorStatus:
+        up = all(unit.lets_go_on for unit in self._units()) and self._stages_started == len(self._stages)
+        persistence = self._config.persistence
+        return SupervisorStatus(
+            pid=os.getpid(),
+            created=psutil.Process().create_time(),
+            state="stopping" if self._stopping else "up" if up else "starting",
+            uptime=self._clock() - self._began,
+            run_dir=self._run_dir.path,
+            data_dir=persistence.data_dir,
+            endpoint=persistence.endpoint,
+            curve_dir=persistence.curve_dir,
+            programs=[unit.status() for unit in self._units()],
+            happenings=list(self._happenings),
+        )
+
+    def _report(self, unit: Unit, what: str, detail: str) -> None:
+        pid = unit.child.pid if unit.child else None
+        self._numbers += 1
+        self._happenings.append(
+            Happening(
+                number=self._numbers, ts=time.time_ns(), name=unit.program.name, what=what, pid=pid, detail=detail
+            )
+        )
+        line = f"{unit.program.name} {what}{f' (pid {pid})' if pid else ''}{f': {detail}' if detail else ''}"
+        unit.output.say(line)
+        self._say(line)
+
+    def _say(self, line: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
+        self._log.write(f"{stamp} {line}\n".encode())
+        self._console.line("outlive", line)
