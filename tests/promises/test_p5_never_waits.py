@@ -1,0 +1,77 @@
+"""P5: an absent persistence process costs a bounded amount of memory and disk, and no put waits for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+from strategy_proc import connect
+from tests.processes import PersistenceProcess
+from tests.waiting import wait_until
+
+MIB = 2**20
+
+
+def outbox_bytes(data_dir: Path) -> int:
+    folder = data_dir / "bot" / "outbox"
+    total = 0
+    for name in os.listdir(folder):
+        try:
+            total += (folder / name).stat().st_size
+        except FileNotFoundError:
+            pass
+    return total
+
+
+def test_a_stopped_persistence_process_costs_what_the_live_keys_cost(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence, connect("bot", data_dir=data_dir) as state:
+        m = state.map("m")
+        for n in range(5_000):
+            m[f"k{n % 1000}"] = {"n": n, "text": "x" * 80}
+        state.flush(20)
+        persistence.stop()
+        rss = psutil.Process().memory_info().rss
+        most = 0
+        for n in range(300_000):  # about 50 MB of records on 1,000 keys
+            m[f"k{n % 1000}"] = {"n": n, "text": "x" * 80}
+            if n % 10_000 == 0:
+                most = max(most, outbox_bytes(data_dir))
+        assert most < 48 * MIB
+        wait_until(lambda: outbox_bytes(data_dir) < 24 * MIB, what="the outbox is folded")
+        assert psutil.Process().memory_info().rss - rss < 64 * MIB
+        persistence.cont()
+        state.flush(60)
+        expected = m.snapshot()
+        persistence.restart()
+    with PersistenceProcess(data_dir), connect("bot", data_dir=data_dir) as state:
+        assert list(state.map("m").items()) == list(expected.items())
+
+
+def test_unique_keys_that_come_and_go_during_an_outage_leave_nothing(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence, connect("bot", data_dir=data_dir) as state:
+        orders = state.map("orders")
+        orders["before"] = 1
+        state.flush(20)
+        persistence.kill()
+        for n in range(150_000):
+            orders[f"order-{n}"] = {"n": n, "text": "x" * 80}
+            del orders[f"order-{n}"]
+        wait_until(lambda: outbox_bytes(data_dir) < 24 * MIB, what="the outbox is folded")
+        persistence.start()
+        state.flush(60)
+        assert orders == {"before": 1}
+    with PersistenceProcess(data_dir), connect("bot", data_dir=data_dir) as state:
+        assert state.map("orders") == {"before": 1}
+
+
+def test_a_value_larger_than_a_segment_is_kept(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence:
+        with connect("bot", data_dir=data_dir) as state:
+            state.map("m")["big"] = bytes(10 * MIB)
+            state.map("m")["small"] = 1
+            state.flush(30)
+            persistence.restart()
+        with connect("bot", data_dir=data_dir, timeout=20) as state:
+            assert state.map("m") == {"big": bytes(10 * MIB), "small": 1}
