@@ -64,8 +64,15 @@ class SavedFile(NamedTuple):
     size: int
 
 
+class CheckedFile(NamedTuple):
+    """A file whose every byte passed its check."""
+
+    trailer: Trailer
+    crc: int
+
+
 class LoadedMap(NamedTuple):
-    """A file whose every byte passed its check. `items`: encoded key -> pickled value, in order."""
+    """A checked file's contents. `items`: encoded key -> pickled value, in order."""
 
     trailer: Trailer
     items: dict[bytes, bytes]
@@ -110,6 +117,13 @@ def keep_previous(disk: Disk, folder: str, name: str) -> None:
     disk.link_or_copy(current, link)
     disk.replace(link, previous)
     _discard(disk, link)  # a rename between two links of one file does nothing and leaves both
+
+
+def check_map(disk: Disk, path: str) -> CheckedFile:
+    """Check one file without looking at its items. Raises as `load_map` does."""
+    data = disk.read_file(path)
+    trailer, _, _ = _read_trailer(path, data)
+    return CheckedFile(trailer, _U32.unpack_from(data, len(data) - _U32.size)[0])
 
 
 def load_map(disk: Disk, path: str) -> LoadedMap:
