@@ -1,0 +1,100 @@
+"""The demo: `python -m demo`. Two bots on twenty years of prices, killed at random, and a verdict.
+
+Exit code 0 only if every line of the verdict holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from demo.bot import STRATEGIES
+from demo.chaos import Chaos, Kill
+from demo.observe import Observer, Sight
+from demo.scene import RUN_DIR, Scene
+from demo.verdict import Run, judge, show_verdict, stored_run, undisturbed_run
+from demo.view import View, make_view
+from protocol.errors import OutliveError
+from supervisor.config import PERSISTENCE
+
+LOOK_EVERY = 0.25  # seconds
+GRACE = 180.0  # seconds beyond the planned end after which a run that has not ended has failed
+
+
+def main() -> int:
+    options = _options()
+    console = Console()
+    try:
+        return 0 if run(options, console) else 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    except (OutliveError, RuntimeError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m demo", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=50.0, help="how long the replay takes (default: 50)")
+    parser.add_argument("--seed", type=int, default=1, help="of the kills: when, and who (default: 1)")
+    parser.add_argument("--no-chaos", action="store_true", help="kill nobody")
+    parser.add_argument("--keep", action="store_true", help="keep the directory of a run that went well")
+    parser.add_argument("--dir", type=Path, default=Path(RUN_DIR), help=f"directory of the run (default: {RUN_DIR})")
+    return parser.parse_args()
+
+
+def run(options: argparse.Namespace, console: Console) -> bool:
+    """The whole demo; whether the verdict holds."""
+    console.print("First the run that nobody disturbs, to know how it must end ...")
+    undisturbed = {name: undisturbed_run(name) for name in STRATEGIES}
+    for name, expected in undisturbed.items():
+        console.print(_told(name, expected), highlight=False)
+    chaos = None if options.no_chaos else Chaos(options.seed, [PERSISTENCE, *STRATEGIES])
+    with Scene(options.dir, options.keep) as scene:
+        console.print(
+            f"Now the same with real processes, in {scene.folder}" + (" and kill -9 ..." if chaos else " ...")
+        )
+        scene.start_exchange()
+        scene.start_supervisor(options.seconds)
+        with make_view(console) as view:
+            last = _watch(scene, chaos, view, options.seconds + GRACE)
+        restarts = sum(program.restarts for program in last.status.programs) if last.status is not None else 0
+        scene.stop_supervisor()
+        runs = {name: stored_run(name, scene.venue(name), scene.state) for name in STRATEGIES}
+        kills = chaos.kills if chaos is not None else []
+        good = show_verdict(judge(runs, undisturbed, kills, restarts), console)
+        if not good:
+            raise RuntimeError(f"the verdict does not hold; everything is kept in {scene.folder}")
+    return good
+
+
+def _watch(scene: Scene, chaos: Chaos | None, view: View, limit: float) -> Sight:
+    """Look, show and kill until both replays are over. Raises `RuntimeError` after `limit` seconds."""
+    observer, started = Observer(scene), time.monotonic()
+    kills: list[Kill] = chaos.kills if chaos is not None else []
+    while True:
+        sight = observer.look()
+        now = time.monotonic() - started
+        view.show(now, sight, kills)
+        if sight.finished:
+            return sight
+        if now > limit:
+            raise RuntimeError(f"the replay is not over after {now:.0f} s; see {scene.folder / 'logs'}")
+        if chaos is not None and chaos.is_due(now) and (fresh := scene.status()) is not None:
+            chaos.strike(now, fresh.programs)
+        time.sleep(LOOK_EVERY)
+
+
+def _told(name: str, run: Run) -> str:
+    account = run.maps["account"][name]
+    books = run.books
+    return f"  {name}: {books.orders} orders, {len(books.trades)} trades, equity {account.equity:,.0f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
