@@ -142,6 +142,8 @@ class Confirmed(msgspec.Struct, frozen=True, kw_only=True, tag="confirmed"):
     """A delta was dropped because changes before it are missing: ship again from `applied`."""
     snapshot_wanted: bool = False
     """A person accepted your state: send the whole of it as one record behind `applied`."""
+    store_id: bytes = b""
+    """With `snapshot_wanted`: the store that you belong to from now on."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):

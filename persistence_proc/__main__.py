@@ -1,0 +1,48 @@
+"""`python -m persistence_proc --data-dir DIR`: start the persistence process.
+
+Exit codes: 0 stopped on request, everything saved; 1 the disk failed; 2 refused to start, one line says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from persistence_proc.server import SWITCH_INTERVAL, Server
+from persistence_proc.service import CannotKeep
+from persistence_proc.settings import LOG_LEVELS, check_settings
+from protocol.errors import OutliveError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--data-dir", required=True, metavar="DIR", help="Where the state lives; made, private, if not there.")
+@click.option("--runtime-dir", metavar="DIR", help="Where the sockets lie, if not in DIR/sockets (a short path).")
+@click.option("--endpoint", metavar="tcp://HOST:PORT", help="Listen on TCP instead; uses PORT and PORT + 1.")
+@click.option("--curve-dir", metavar="DIR", help="CURVE keys and clients.toml; needed for TCP beyond loopback.")
+@click.option("--log-level", default="info", show_default=True, metavar="|".join(LOG_LEVELS))
+def main(data_dir: str, runtime_dir: str | None, endpoint: str | None, curve_dir: str | None, log_level: str) -> None:
+    """Keep the state of trading bots alive."""
+    try:
+        settings = check_settings(data_dir, runtime_dir, endpoint, curve_dir, log_level)
+        logging.basicConfig(
+            level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
+        )
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        sys.exit(Server(settings).run())
+    except CannotKeep as error:
+        _leave(error, 1)
+    except OutliveError as error:
+        _leave(error, 2)
+    except OSError as error:
+        _leave(error, 1)
+
+
+def _leave(error: Exception, code: int) -> None:
+    click.echo(f"persistence: {' '.join(str(error).split())}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The checkpointer thread: saves one frozen map at a time, and does the journal's housekeeping.
+
+* A save belongs to a sealed batch; its file gets its name only after that batch's sync has returned (`durable`).
+* Jobs are done in order, so the files of a dropped map are gone before its successor's first save begins.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from persistence_proc.catalog import MapKey
+from persistence_proc.mailbox import Mailbox
+from persistence_proc.map_state import MapState
+from persistence_proc.paths import Paths
+from persistence_proc.pickle_file import SavedFile, Trailer, save_map
+from protocol.disk import Disk
+from protocol.errors import OutliveError
+
+
+class SaveJob(NamedTuple):
+    """Save `items` (frozen) as of the sealed batch `lsn`."""
+
+    key: MapKey
+    state: MapState
+    items: dict[bytes, bytes]
+    incarnation: int
+    lsn: int
+
+
+class Saved(NamedTuple):
+    """How a `SaveJob` went: the file, or the error. Seconds include the wait for the batch."""
+
+    job: SaveJob
+    file: SavedFile | None
+    error: Exception | None
+    seconds: float
+
+
+class Removed(NamedTuple):
+    """The files of these dropped maps are gone."""
+
+    keys: list[MapKey]
+
+
+class SaveAbandoned(OutliveError):
+    """Raised inside a save whose map was dropped, or whose process is ending; its file never gets a name."""
+
+
+class Checkpointer:
+    """Owns its thread. Results go to the mailbox as `Saved` and `Removed`."""
+
+    def __init__(self, disk: Disk, paths: Paths, store_id: bytes, mailbox: Mailbox[object]) -> None:
+        self._disk, self._paths, self._store_id = disk, paths, store_id
+        self._mailbox = mailbox
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._durable = 0
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._folders: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="checkpointer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what waits for nothing, give up the rest, and end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._jobs.put(None)
+        self._thread.join()
+
+    def durable(self, lsn: int) -> None:
+        """Batches up to `lsn` are durable; saves that wait for it go on."""
+        with self._changed:
+            self._durable = lsn
+            self._changed.notify_all()
+
+    # Jobs
+
+    def save(self, job: SaveJob) -> None:
+        self._jobs.put(lambda: self._save(job))
+
+    def remove(self, keys: list[MapKey], lsn: int) -> None:
+        """Delete the files of dropped maps, once the drop in batch `lsn` is durable; then report `Removed`."""
+        self._jobs.put(lambda: self._remove(keys, lsn))
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Housekeeping of the journal; an OSError is not serious, it will be asked for again."""
+        self._jobs.put(work)
+
+    def _run(self) -> None:
+        while (work := self._jobs.get()) is not None:
+            try:
+                work()
+            except OSError:
+                pass
+
+    def _save(self, job: SaveJob) -> None:
+        began = time.monotonic()
+        file, error = None, None
+        try:
+            file = self._save_file(job)
+        except (OSError, OutliveError) as caught:
+            error = caught
+        self._mailbox.post(Saved(job, file, error, time.monotonic() - began))
+
+    def _save_file(self, job: SaveJob) -> SavedFile:
+        namespace, name = job.key
+        folder = self._paths.namespace(namespace)
+        if folder not in self._folders:
+            self._disk.mkdir(folder)
+            self._disk.fsync_dir(self._paths.data_dir)
+            self._folders.add(folder)
+        trailer = Trailer(self._store_id, namespace, name, job.incarnation, job.lsn)
+        return save_map(
+            self._disk,
+            folder,
+            name,
+            job.items.items(),
+            len(job.items),
+            trailer,
+            before_rename=lambda: self._await_batch(job),
+        )
+
+    def _await_batch(self, job: SaveJob) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._durable >= job.lsn or self._stopping)
+            if job.state.dropped or job.state.incarnation != job.incarnation or self._durable < job.lsn:
+                raise SaveAbandoned(f"{job.key[1]}: dropped, or the process ends")
+
+    def _remove(self, keys: list[MapKey], lsn: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._durable >= lsn or self._stopping)
+            if self._durable < lsn:
+                return
+        try:
+            self._unlink(keys)
+        finally:
+            self._mailbox.post(Removed(keys))
+
+    def _unlink(self, keys: list[MapKey]) -> None:
+        folders = set()
+        for namespace, name in keys:
+            for path in (self._paths.current(namespace, name), self._paths.previous(namespace, name)):
+                if self._disk.exists(path):
+                    self._disk.unlink(path)
+                    folders.add(os.path.dirname(path))
+        for folder in folders:
+            self._disk.fsync_dir(folder)

@@ -1,0 +1,260 @@
+"""One namespace: who owns it, how far it is, and which messages it believes.
+
+* `applied` grows by unbroken runs only; `durable` follows it, never the other way round.
+* An `epoch` is fenced the moment its successor's `open` is read: from then on no change of it is applied.
+* `(epoch, seq)` names a change, `seq` alone never does; so whoever is fenced is told nothing about durability.
+* A check either refuses and changes nothing, or has no objection; only then is anything changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from persistence_proc.catalog import MAX_OPENERS, MapEntry, NamespaceEntry
+from persistence_proc.coalescer import Coalescer
+from persistence_proc.map_state import MapState
+from persistence_proc.refusals import boot_conflict, foreign_store, refused, went_back
+from protocol.changes import CLEAR, DELETE, DROP, INSERT, Change, decode_changes
+from protocol.errors import MalformedMessage
+from protocol.folding import Fold
+from protocol.frames import Record, decode_records
+from protocol.limits import PROTOCOL_VERSION, SESSION_SILENCE
+from protocol.messages import Confirm, Delta, Open, Refused, RefusedCode
+
+NOBODY = bytes(16)
+"""Identity that no outbox has: whoever comes next begins anew."""
+
+
+class Namespace:
+    """State and rules of one namespace, owned by the server's thread."""
+
+    def __init__(self, entry: NamespaceEntry) -> None:
+        self.name = entry.name
+        self.epoch, self.applied, self.durable = entry.epoch, entry.applied, entry.applied
+        self.identity, self.since, self.openers = entry.identity, entry.since, dict(entry.openers)
+        self.closed, self.ts_last = entry.closed, entry.ts_last
+        self.was_closed = False
+        """Whether the session before the present one left by `close`."""
+        self.maps: dict[str, MapState] = {}
+        self.dropped: list[tuple[str, int]] = []
+        """(map, incarnation) dropped since the last seal."""
+        self.refused = ""
+        """Why recovery could not bring it back; then `carried` has its maps, untouched."""
+        self.carried: list[MapEntry] = []
+        # Of the present session, as far as this process has heard it
+        self.boot_id = ""  # machine and boot of the opener
+        self.heard: float | None = None
+        self.gap = False
+        self.accepted = False
+        """A person said that the live session is right."""
+        self.snapshot_wanted = False
+        """That session was asked for its whole state."""
+        self.adopted_stores: set[bytes] = set()
+        # Since this process started
+        self.received = 0
+        self.written = 0
+
+    def entry(self) -> NamespaceEntry:
+        """What the journal says of it: a copy of the present."""
+        return NamespaceEntry(
+            name=self.name,
+            epoch=self.epoch,
+            applied=self.applied,
+            identity=self.identity,
+            since=self.since,
+            openers=dict(self.openers),
+            closed=self.closed,
+            ts_last=self.ts_last,
+        )
+
+    # Opening
+
+    def check_open(self, request: Open, store_id: bytes, now: float) -> Refused | None:
+        """Why this open can't be granted, or None."""
+        if request.version != PROTOCOL_VERSION:
+            text = f"this process speaks protocol version {PROTOCOL_VERSION}, the strategy {request.version}"
+            return refused(RefusedCode.VERSION, text, PROTOCOL_VERSION)
+        if self.refused:
+            return refused(RefusedCode.NAMESPACE_DAMAGED, self.refused)
+        newest = self.openers.get(request.identity.hex())
+        if newest is not None and (request.life, request.attempt) <= newest:
+            return refused(RefusedCode.STALE_OPEN, "a newer open of this outbox was already read", newest[0])
+        if request.store_id and request.store_id != store_id:
+            return foreign_store(self.name, request.store_id, store_id)
+        return self._check_history(request) or self._check_alive(request, now)
+
+    def _check_history(self, request: Open) -> Refused | None:
+        if self.applied < request.acked:
+            return went_back(self.name, f"its outbox saw change {request.acked} acknowledged", self.applied)
+        if request.epoch > self.epoch:
+            text = f"its outbox was written in epoch {request.epoch}, and the newest known here is {self.epoch}"
+            return went_back(self.name, text, self.applied)
+        is_owner = request.identity == self.identity and request.boot_id == self.boot_id != ""
+        if is_owner and request.epoch == self.epoch and self.applied > request.last:
+            text = f"its outbox knows changes up to {request.last} only, and is older than what it wrote itself"
+            return went_back(self.name, text, self.applied)
+        return None
+
+    def _check_alive(self, request: Open, now: float) -> Refused | None:
+        """On one machine the lock file has decided already; between machines silence has to."""
+        same_machine = request.identity == self.identity and request.boot_id == self.boot_id
+        if same_machine or request.takeover or not self.is_live(now):
+            return None
+        return boot_conflict(self.name, now - (self.heard or now))
+
+    def is_live(self, now: float) -> bool:
+        """Whether the present session was heard within the last seconds, and has not left."""
+        return self.heard is not None and not self.closed and now - self.heard < SESSION_SILENCE
+
+    def open(self, request: Open, now: float) -> None:
+        """Hand out the next epoch; the one before is fenced from here on.
+
+        `since` stays when the same identity comes again. After `adopt` the identity is unknown: the outbox that knows
+        the adopted epoch is its owner.
+        """
+        same = request.identity == self.identity or (not self.identity and request.epoch == self.epoch > 0)
+        self.epoch += 1
+        if not same:
+            self.since = self.epoch
+        self.identity, self.boot_id = request.identity, request.boot_id
+        self.openers.pop(request.identity.hex(), None)
+        self.openers[request.identity.hex()] = (request.life, request.attempt)
+        while len(self.openers) > MAX_OPENERS:
+            del self.openers[next(iter(self.openers))]
+        if self.openers.get(request.identity.hex(), (-1, 0))[0] != request.life:  # else: the same life, asking again
+            self.was_closed = self.closed
+        self.heard, self.closed, self.gap = now, False, False
+        self.accepted = self.snapshot_wanted = False
+
+    # Confirming
+
+    def check_session(self, epoch: int) -> Refused | None:
+        """Refused if `epoch` is not that of the present session."""
+        if epoch < self.epoch:
+            text = f"epoch {epoch} of namespace {self.name!r} is over: a newer session owns it"
+            return refused(RefusedCode.FENCED, text, self.epoch)
+        if epoch > self.epoch:
+            return went_back(
+                self.name, f"its session has epoch {epoch}, and the newest here is {self.epoch}", self.applied
+            )
+        return None
+
+    def check_confirm(self, request: Confirm, store_id: bytes) -> Refused | None:
+        """Why this session's history is not ours, or None. Refused with FENCED it says nothing of durability."""
+        if request.epoch < self.epoch:
+            return self.check_session(request.epoch)
+        if request.store_id and request.store_id != store_id and request.store_id not in self.adopted_stores:
+            return foreign_store(self.name, request.store_id, store_id)
+        if request.acked > self.applied:
+            return went_back(self.name, f"its outbox saw change {request.acked} acknowledged", self.applied)
+        return self.check_session(request.epoch)
+
+    def adopt(self, request: Confirm) -> None:
+        """A person accepted this live session: its epoch is the valid one, and its whole state is wanted."""
+        self.adopted_stores.add(request.store_id)
+        self.snapshot_wanted = True
+        if request.epoch != self.epoch:
+            self.epoch = self.since = request.epoch
+            self.identity, self.boot_id = b"", ""
+
+    # Changes
+
+    def receive(self, delta: Delta, parts: Sequence[bytes], pending: Coalescer, now: float, ts: int) -> bool:
+        """Apply the part of (base, upto] that is new; false if there is none, or a gap before it.
+
+        Raises `MalformedMessage` before anything is applied, also when only the last record of the message is bad.
+        """
+        self.heard = now
+        if delta.upto <= self.applied:
+            return False
+        if delta.base > self.applied:
+            self.gap = True
+            return False
+        run = decode_run(delta, parts)
+        if self.snapshot_wanted and not _is_snapshot(run[0][1]):
+            self.gap = True
+            return False
+        folds = pending.touch(self.name, now)
+        if self.snapshot_wanted:
+            self._drop_missing(run[0][1], folds)
+        for record, changes in run:
+            if record.seq > self.applied:
+                self.apply(changes, folds)
+                self.received += record.seq - max(record.base, self.applied)
+                self.applied = record.seq
+        self.ts_last, self.gap, self.closed = ts, False, False
+        return True
+
+    def apply(self, changes: Sequence[Change], folds: dict[str, Fold]) -> None:
+        """Apply changes to memory, and fold those that are not redundant."""
+        maps = self.maps
+        for op, name, key, value in changes:
+            state = maps.get(name)
+            if state is None:
+                if op in (DELETE, DROP):
+                    continue
+                state = self._create(name, folds)
+            if op <= DELETE:
+                effect, new = state.apply(op, key, value)
+                if effect:
+                    _fold_of(folds, name).add(effect, key, value, new and effect == INSERT)
+            elif op == CLEAR:
+                if len(state):
+                    state.clear(CLEAR)
+                    _fold_of(folds, name).add(CLEAR, b"", b"", False)
+            else:
+                self.drop(name, folds)
+
+    def _create(self, name: str, folds: dict[str, Fold]) -> MapState:
+        """A new map. The CLEAR makes it exist in the journal even if its first items are folded away."""
+        state = self.maps[name] = MapState()
+        _fold_of(folds, name).add(CLEAR, b"", b"", False)
+        return state
+
+    def drop(self, name: str, folds: dict[str, Fold]) -> None:
+        """Remove a map for good; what comes later under its name is another incarnation."""
+        state = self.maps.pop(name)
+        state.dropped = True
+        if state.incarnation:
+            self.dropped.append((name, state.incarnation))
+        _fold_of(folds, name).add(DROP, b"", b"", False)
+
+    def _drop_missing(self, snapshot: Sequence[Change], folds: dict[str, Fold]) -> None:
+        kept = {name for _, name, _, _ in snapshot}
+        for name in [name for name in self.maps if name not in kept]:
+            self.drop(name, folds)
+        self.accepted = self.snapshot_wanted = False
+
+
+def decode_run(delta: Delta, parts: Sequence[bytes]) -> list[tuple[Record, list[Change]]]:
+    """The records of a delta with their changes: an unbroken run up to `delta.upto`. Raises `MalformedMessage`."""
+    run: list[tuple[Record, list[Change]]] = []
+    for part in parts:
+        for record in decode_records(part):
+            joins = record.base == run[-1][0].seq if run else 0 <= record.base <= delta.base < record.seq
+            if not joins or record.span < 1 or not 0 < record.epoch <= delta.epoch:
+                raise MalformedMessage(
+                    f"record {record.base}..{record.seq} of epoch {record.epoch} does not fit in {delta}",
+                    record.payload,
+                )
+            run.append((record, decode_changes(record.payload)))
+    if not run or run[-1][0].seq != delta.upto:
+        raise MalformedMessage(f"the records do not reach {delta.upto}", b"")
+    return run
+
+
+def _is_snapshot(changes: Sequence[Change]) -> bool:
+    """Whether a record is "map := items" for every map that it names."""
+    seen: set[str] = set()
+    for op, name, _, _ in changes:
+        if name not in seen and op != CLEAR:
+            return False
+        seen.add(name)
+    return True
+
+
+def _fold_of(folds: dict[str, Fold], name: str) -> Fold:
+    fold = folds.get(name)
+    if fold is None:
+        fold = folds[name] = Fold()
+    return fold

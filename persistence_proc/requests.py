@@ -1,0 +1,259 @@
+"""Answer requests: some at once, the others when the state they ask about is durable.
+
+* A held request is answered exactly once, or its peer has gone; a REQ client asks again on a fresh socket.
+* `open` fences its predecessor when it is read, and is answered when everything of the namespace is durable.
+* `confirm` and `close` are long polls, bounded by `CONFIRM_WAIT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from persistence_proc.catalog import NamespaceEntry
+from persistence_proc.namespaces import Namespace
+from persistence_proc.refusals import refused
+from persistence_proc.security import Access
+from persistence_proc.store import Store
+from protocol.limits import CONFIRM_WAIT
+from protocol.messages import (
+    Accept,
+    Close,
+    Confirm,
+    Confirmed,
+    Done,
+    Forget,
+    Open,
+    Opened,
+    OpenedMap,
+    Refused,
+    RefusedCode,
+    Reply,
+    Request,
+    Status,
+    encode,
+    encode_items,
+)
+from protocol.names import is_namespace
+
+_ID_BYTES = 16
+_MAX_NUMBER = 2**62  # a hostile seq must not overflow the journal's integers
+
+
+class Held(NamedTuple):
+    """A request that waits. `deadline` in monotonic seconds; `epoch` is that of the session that waits."""
+
+    address: bytes
+    request: Open | Confirm | Close | Forget
+    namespace: Namespace
+    epoch: int
+    deadline: float
+
+
+class Requests:
+    """Requests of a store that is served, on the server's thread. `send(address, parts)` answers."""
+
+    def __init__(self, store: Store, instance: str, access: Access, send: Callable[[bytes, list[bytes]], None]) -> None:
+        self._store, self._instance, self._access = store, instance, access
+        self._send = send
+        self._held: list[Held] = []
+
+    def handle(self, address: bytes, user: str, request: Request, now: float) -> None:
+        """Answer a request (not `Status`), or hold it. What it changes is changed now."""
+        assert not isinstance(request, Status)
+        reply: Reply | None = _check_form(request)
+        if reply is None and not self._access.allows(user, request.namespace):
+            reply = refused(RefusedCode.NOT_ALLOWED, f"this key may not use namespace {request.namespace!r}")
+        if reply is None:
+            reply = self._begin(address, request, now)
+        if reply is not None:
+            self._send(address, [encode(reply)])
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until a held request has waited long enough; None if none is held with a deadline."""
+        deadline = min((held.deadline for held in self._held), default=None)
+        return None if deadline is None or deadline == _NO_DEADLINE else max(0.0, deadline - now)
+
+    def answer(self, now: float, last_word: bool = False) -> None:
+        """Answer those whose time has come; with `last_word`, everybody."""
+        still: list[Held] = []
+        gaps: list[Namespace] = []
+        for held in self._held:
+            parts = self._try(held, now, last_word, gaps)
+            if parts is None:
+                still.append(held)
+            else:
+                self._send(held.address, parts)
+        self._held = still
+        for namespace in gaps:
+            namespace.gap = False
+
+    # Reading
+
+    def _begin(self, address: bytes, request: Request, now: float) -> Reply | None:
+        namespace = self._store.namespaces.get(request.namespace)  # type: ignore[union-attr]
+        if isinstance(request, Open):
+            return self._begin_open(address, request, namespace, now)
+        if isinstance(request, Accept):
+            return self._accept(request, namespace)
+        known = namespace or Namespace(NamespaceEntry(name=request.namespace))  # type: ignore[union-attr]
+        if isinstance(request, Forget):
+            return self._begin_forget(address, request, namespace, now)
+        if isinstance(request, Confirm):
+            return self._begin_confirm(address, request, known, now)
+        assert isinstance(request, Close)
+        refusal = known.check_session(request.epoch)
+        if refusal is None:
+            known.heard = now
+            self._hold(address, request, known, now + CONFIRM_WAIT)
+        return refusal
+
+    def _begin_open(self, address: bytes, request: Open, known: Namespace | None, now: float) -> Reply | None:
+        namespace = known or Namespace(NamespaceEntry(name=request.namespace))
+        refusal = namespace.check_open(request, self._store.store_id, now)
+        if refusal is not None:
+            return refusal
+        if known is None:
+            self._store.add(namespace)
+        namespace.open(request, now)
+        self._store.pending.touch(namespace.name, now)
+        self._hold(address, request, namespace, _NO_DEADLINE)
+        return None
+
+    def _begin_confirm(self, address: bytes, request: Confirm, namespace: Namespace, now: float) -> Reply | None:
+        if namespace.refused:
+            return refused(RefusedCode.NAMESPACE_DAMAGED, namespace.refused)
+        refusal = namespace.check_confirm(request, self._store.store_id)
+        if refusal is not None and (refusal.code == RefusedCode.FENCED or not namespace.accepted):
+            return refusal
+        if refusal is not None:
+            namespace.adopt(request)
+            self._store.pending.touch(namespace.name, now)
+        namespace.heard = now
+        if namespace.snapshot_wanted:
+            return self._confirmed(namespace)
+        wait = min(request.wait, CONFIRM_WAIT) if request.wait > 0 else 0.0
+        self._hold(address, request, namespace, now + wait)
+        return None
+
+    def _accept(self, request: Accept, namespace: Namespace | None) -> Reply:
+        if namespace is None:
+            namespace = Namespace(NamespaceEntry(name=request.namespace))
+            self._store.add(namespace)
+        if namespace.refused:
+            return refused(RefusedCode.NAMESPACE_DAMAGED, namespace.refused)
+        namespace.accepted = True
+        return Done(message="the live session of this namespace will be asked for its whole state")
+
+    def _begin_forget(self, address: bytes, request: Forget, namespace: Namespace | None, now: float) -> Reply | None:
+        if namespace is None:
+            return refused(RefusedCode.UNKNOWN_NAMESPACE, f"there is no namespace {request.namespace!r}")
+        if namespace.is_live(now):
+            text = f"namespace {namespace.name!r} has a live session: stop the strategy first"
+            return refused(RefusedCode.SESSION_ALIVE, text)
+        self._store.forget(namespace, now)
+        self._hold(address, request, namespace, _NO_DEADLINE)
+        return None
+
+    def _hold(
+        self, address: bytes, request: Open | Confirm | Close | Forget, namespace: Namespace, deadline: float
+    ) -> None:
+        self._held.append(Held(address, request, namespace, namespace.epoch, deadline))
+
+    # Answering
+
+    def _try(self, held: Held, now: float, last_word: bool, gaps: list[Namespace]) -> list[bytes] | None:
+        """The answer as message parts, or None: not yet."""
+        namespace, request = held.namespace, held.request
+        expired = last_word or now >= held.deadline
+        if isinstance(request, Open):
+            return self._try_open(held, last_word)
+        if isinstance(request, Forget):
+            done = self._store.is_settled(namespace.name) and not self._store.removing[namespace.name]
+            if done or last_word:
+                return [encode(Done() if done else _stopping())]
+            return None
+        fenced = namespace.check_session(held.epoch)
+        if fenced is not None:
+            return [encode(fenced)]
+        if namespace.gap:
+            gaps.append(namespace)
+            return [encode(self._confirmed(namespace))]
+        if isinstance(request, Close):
+            return self._try_close(held, now, expired)
+        if (namespace.durable >= request.upto and self._store.epoch_is_durable(namespace)) or expired:
+            return [encode(self._confirmed(namespace))]
+        return None
+
+    def _try_open(self, held: Held, last_word: bool) -> list[bytes] | None:
+        namespace = held.namespace
+        if namespace.epoch != held.epoch:
+            return [encode(refused(RefusedCode.STALE_OPEN, "a newer open was read meanwhile"))]
+        if self._store.is_settled(namespace.name):
+            return self._opened(namespace)
+        return [encode(_stopping())] if last_word else None
+
+    def _try_close(self, held: Held, now: float, expired: bool) -> list[bytes] | None:
+        """Done when durable; a close whose changes never arrived ends as `Confirmed`: ship again, and ask again."""
+        namespace = held.namespace
+        if namespace.applied >= held.request.upto and not namespace.closed:  # type: ignore[union-attr]
+            namespace.closed = True
+            self._store.pending.touch(namespace.name, now)
+        if namespace.closed and self._store.is_settled(namespace.name):
+            return [encode(Done())]
+        return [encode(self._confirmed(namespace))] if expired else None
+
+    def _confirmed(self, namespace: Namespace) -> Confirmed:
+        return Confirmed(
+            instance=self._instance,
+            applied=namespace.applied,
+            durable=namespace.durable,
+            gap=namespace.gap,
+            snapshot_wanted=namespace.snapshot_wanted,
+            store_id=self._store.store_id if namespace.snapshot_wanted else b"",
+        )
+
+    def _opened(self, namespace: Namespace) -> list[bytes]:
+        parts: list[bytes] = []
+        maps: list[OpenedMap] = []
+        for name, state in namespace.maps.items():
+            maps.append(OpenedMap(name=name, entries=len(state), previous_used=state.previous_used))
+            parts.extend(encode_items(state.items()))
+        opened = Opened(
+            store_id=self._store.store_id,
+            instance=self._instance,
+            epoch=namespace.epoch,
+            since=namespace.since,
+            applied=namespace.applied,
+            new=namespace.applied == 0 and not maps,
+            closed=namespace.was_closed,
+            ts_last=namespace.ts_last,
+            maps=maps,
+        )
+        return [encode(opened), *parts]
+
+
+_NO_DEADLINE = float("inf")
+
+
+def _stopping() -> Refused:
+    return refused(RefusedCode.STOPPING, "the persistence process is stopping; ask its successor")
+
+
+def _check_form(request: Request) -> Refused | None:
+    """Refused if the request's values are impossible, whatever the state."""
+    assert not isinstance(request, Status)
+    if not is_namespace(request.namespace):
+        return refused(RefusedCode.MALFORMED, f"{request.namespace!r} is no namespace")
+    numbers: list[int] = []
+    if isinstance(request, Open):
+        numbers = [request.life, request.attempt, request.epoch, request.acked, request.last]
+        if len(request.identity) != _ID_BYTES or len(request.store_id) not in (0, _ID_BYTES):
+            return refused(RefusedCode.MALFORMED, f"an identity or a store id that has not {_ID_BYTES} bytes")
+    elif isinstance(request, Confirm):
+        numbers = [request.epoch, request.acked, request.upto]
+    elif isinstance(request, Close):
+        numbers = [request.epoch, request.upto]
+    if any(not 0 <= number < _MAX_NUMBER for number in numbers):
+        return refused(RefusedCode.MALFORMED, "a number that no session can have")
+    return None
