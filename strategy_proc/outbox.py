@@ -8,27 +8,19 @@ Three parties work on it; each keeps to its own side:
   removes what is acknowledged, folds what an absent persistence process has not taken.
 * `sync` (any thread): makes durable what is recorded.
 
-What holds at every moment:
-
-* `_tail` = (segment, offset behind the last record, its seq) is replaced in one store, after the bytes are in.
-* `_sealed` + the tail's segment cover an unbroken run of seqs that begins at or below `acked`.
-* A segment disappears only when a segment that stays says *durably* that its last record is acknowledged.
-* Locks are taken in this order: put lock, `_files_lock`, names. An assignment takes none but the first, except for
-  a record too large for a regular segment.
+The invariants are in `outbox_chain`, the file format is in `protocol.segments`.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import threading
 import uuid
 from collections.abc import Sequence
 from zlib import crc32
 
 from protocol.changes import decode_changes, encode_changes
 from protocol.disk import Disk
-from protocol.errors import OutboxFull, SyncFailed
+from protocol.errors import OutboxFull
 from protocol.frames import BODY, CRC, HEADER_BYTES, Record, record_bytes
 from protocol.outbox_files import (
     IDENTITY_FILE,
@@ -39,59 +31,33 @@ from protocol.outbox_files import (
     read_outbox,
     segment_number,
 )
-from protocol.segments import (
-    ACKED_AT,
-    RECORDS_AT,
-    SEGMENT_BYTES,
-    SHIPPED_AT,
-    SYNCED_AT,
-    SegmentHead,
-    boot_mark,
-    write_mark,
-)
-from strategy_proc.compaction import fold_records
+from protocol.segments import ACKED_AT, RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT, SegmentHead, boot_mark, write_mark
+from strategy_proc.outbox_chain import SegmentChain
 from strategy_proc.outbox_lock import OutboxLock
 from strategy_proc.outbox_reader import OutboxReader
 from strategy_proc.outbox_segment import Marks, OpenSegment, OutboxFolder
 
-__all__ = ["COMPACT_AT", "Outbox", "OutboxLock"]
-
-COMPACT_AT = 8 * 2**20
-"""Unacknowledged bytes in sealed segments that make a fold worth its work."""
+__all__ = ["Outbox", "OutboxLock"]
 
 _pack_body, _pack_crc = BODY.pack, CRC.pack
 
 
-class Outbox:
+class Outbox(SegmentChain):
     """See the module. `load`, then `begin`; before `begin` there is nothing to append to."""
 
-    # What is appended to: the hot path reads these one by one, everybody else reads `_tail`.
-    _segment: OpenSegment
-    _mapping: mmap.mmap
-    _end: int
-    _tail: tuple[OpenSegment, int, int]
-
-    _files: OutboxFolder
-    _epoch: int
-
     def __init__(self, disk: Disk, folder: str, boot_id: str, contents: OutboxContents, identity: Identity) -> None:
-        self._disk, self.folder, self._boot_id = disk, folder, boot_id
+        super().__init__(disk, folder)
         self.contents, self.identity = contents, identity
-        self.put_lock = threading.RLock()
-        """The session's lock around (dict, seq, append); the session puts its own in place before `begin`."""
-        self.seq = 0
-        """Last recorded."""
-        self.acked = self.shipped = self.synced = 0
-        self.full_disk: OSError | None = None
-        """Why there is no spare segment; None while all is well."""
-        self._files_lock = threading.Lock()  # sync, and all that replaces files; no assignment takes it
-        self._sealed: list[OpenSegment] = []
-        self._spare: OpenSegment | None = None
-        self._out_of_use: list[OpenSegment] = []  # replaced by `sync`; closed by the pump, which may be reading
+        """What former lives left here, and who this outbox is from now on."""
+        self._boot_id = boot_id
         self._reader = OutboxReader()
-        self._acked_durably = 0
-        self._folded_bytes = 0
-        self._capacity = 0  # while there is no segment
+        self._epoch = 0
+        self._in_use = False
+
+    @property
+    def seq(self) -> int:
+        """The last recorded change."""
+        return self._tail[2]
 
     @classmethod
     def load(cls, disk: Disk, folder: str, namespace: str, boot_id: str) -> Outbox:
@@ -134,17 +100,18 @@ class Outbox:
         old = [os.path.join(self.folder, n) for n in self._disk.listdir(self.folder) if n.endswith(SEGMENT_SUFFIX)]
         self._files = OutboxFolder(self._disk, self.folder, head, max(map(segment_number, old), default=0))
         self._epoch = epoch
-        self.seq = leftovers[-1].seq if leftovers else applied
+        seq = leftovers[-1].seq if leftovers else applied
         self.acked = self._acked_durably = applied
-        self.shipped = min(max(self.contents.shipped, applied), self.seq)
-        self.synced = self.seq
+        self.shipped = min(max(self.contents.shipped, applied), seq)
         first = self._files.create(leftovers, Marks(applied, self.shipped), _room(leftovers))
         self._files.name(first)
         self._files.sync()
-        for path in old:
+        for path in old:  # from here on they say nothing, even if a power cut brings them back
             self._disk.unlink(path)
         first.base = leftovers[0].base if leftovers else applied
-        self._append_to(first, first.end)
+        self._tail = (first, first.end, seq)
+        self.synced = seq
+        self._in_use = True
         with self._files_lock:
             self._prepare_spare()
 
@@ -152,23 +119,17 @@ class Outbox:
 
     def append(self, payload: bytes) -> int:
         """Record one change and return its seq. Raises `OutboxFull`, nothing recorded, when there is no room."""
-        seq = self.seq + 1
+        segment, start, seq = self._tail
+        seq += 1
         length = len(payload)
-        start = self._end
         end = start + ((length + 31) & -8)  # record_bytes(length)
-        if end > self._capacity:
+        if end > segment.capacity:
             self._make_room(end - start)
             return self.append(payload)
         body = _pack_body(length, seq, self._epoch, 1) + payload
-        self._mapping[start : start + HEADER_BYTES + length] = _pack_crc(crc32(body)) + body
-        self._end = end
-        self._tail = (self._segment, end, seq)
-        self.seq = seq
+        segment.mapping[start : start + HEADER_BYTES + length] = _pack_crc(crc32(body)) + body
+        self._tail = (segment, end, seq)
         return seq
-
-    def _append_to(self, segment: OpenSegment, end: int) -> None:
-        self._segment, self._mapping, self._capacity, self._end = segment, segment.mapping, segment.capacity, end
-        self._tail = (segment, end, self.seq)
 
     def _make_room(self, size: int) -> None:
         if RECORDS_AT + size > SEGMENT_BYTES:
@@ -176,15 +137,9 @@ class Outbox:
         elif self._spare is not None:
             segment, self._spare = self._spare, None
         else:
-            raise OutboxFull(f"no outbox segment could be prepared in {self.folder}: {self.full_disk or 'too fast'}")
+            reason = self.full_disk or "changes come faster than the disk makes room"
+            raise OutboxFull(f"no outbox segment is prepared in {self.folder}: {reason}")
         self._switch(segment)
-
-    def _switch(self, segment: OpenSegment) -> None:
-        old = self._segment
-        old.end, old.last = self._end, self.seq
-        self._sealed.append(old)  # first: a reader that sees the new tail must find what is before it
-        segment.base = segment.last = self.seq
-        self._append_to(segment, RECORDS_AT)
 
     def _large(self, size: int) -> OpenSegment:
         """A segment for one record, made by the caller itself: the exception to "never asks for a disk"."""
@@ -202,71 +157,6 @@ class Outbox:
             raise OutboxFull(what) from error
         return segment
 
-    # Syncing
-
-    def sync(self) -> None:
-        """Everything recorded before the call is on the medium when it returns. Raises `SyncFailed`.
-
-        A segment whose sync failed is never synced again: the next call copies what is needed out of it.
-        """
-        try:
-            if self._segment.poisoned:
-                self._leave_poisoned()
-            with self._files_lock:
-                self._replace_poisoned()
-                self._sync_segments()
-        except OSError as error:
-            what = f"changes are recorded in {self.folder}, but not safe from a power cut: {error}"
-            raise SyncFailed(what) from error
-
-    def _sync_segments(self) -> None:
-        active, end, seq = self._tail
-        if seq == self.synced:
-            return
-        runs = [(s, s.end) for s in list(self._sealed) if s is not active] + [(active, end)]
-        for segment, upto in runs:
-            if segment.synced_end < upto:
-                if segment.poisoned:
-                    raise OSError(f"{segment.path} failed to sync before")
-                self._sync_one(segment)
-                segment.synced_end = upto
-        self.synced = seq
-        write_mark(active.view, SYNCED_AT, seq)
-
-    def _sync_one(self, segment: OpenSegment) -> None:
-        try:
-            self._disk.sync_map(segment.fd, segment.mapping)
-        except OSError:
-            segment.poisoned = True
-            raise
-
-    def _leave_poisoned(self) -> None:
-        with self._files_lock:
-            self._prepare_spare()
-        with self.put_lock, self._files_lock:
-            if self._segment.poisoned:
-                if self._spare is None:
-                    raise OSError(f"{self._segment.path} failed to sync, and there is no spare")
-                segment, self._spare = self._spare, None
-                self._switch(segment)
-
-    def _replace_poisoned(self) -> None:
-        for old in [s for s in list(self._sealed) if s.poisoned]:
-            needed = [r for r in old.records() if r.seq > self.acked]
-            self._put_over([old], needed)
-
-    def _put_over(self, olds: list[OpenSegment], records: Sequence[Record]) -> None:
-        """Let one synced segment with `records` stand for `olds`, a run of sealed ones."""
-        fresh = self._files.create(records, Marks(self.acked, self.shipped))
-        if not records:
-            fresh.base = fresh.last = olds[-1].last
-        self._files.put_over(fresh, olds[-1])
-        at = self._sealed.index(olds[0])
-        self._sealed[at : at + len(olds)] = [fresh]
-        for old in olds[:-1]:
-            self._disk.unlink(old.path)
-        self._out_of_use += olds
-
     # The pump's side
 
     def unshipped(self, from_seq: int, max_bytes: int) -> tuple[int, int, list[bytes]] | None:
@@ -276,7 +166,7 @@ class Outbox:
         Raises LookupError when those records are no longer here. Cost is O(1) + the bytes where the last call ended.
         """
         tail = self._tail
-        return self._reader.read(tail, list(self._sealed), from_seq, max_bytes)
+        return self._reader.read(tail, self._older(tail[0]), from_seq, max_bytes)
 
     def mark_shipped(self, seq: int) -> None:
         """Before it is handed to a socket: from now on everything up to `seq` may have been seen."""
@@ -290,69 +180,11 @@ class Outbox:
             self.acked = seq
             write_mark(self._tail[0].view, ACKED_AT, seq)
 
-    def maintain(self) -> None:
-        """Prepare a spare, remove what is acknowledged, fold what has piled up. A full disk shows in `full_disk`."""
-        with self._files_lock:
-            for segment in self._out_of_use:
-                segment.close(self._disk)
-            self._out_of_use.clear()
-            try:
-                self._prepare_spare()
-                self.full_disk = None
-            except OSError as error:
-                self.full_disk = error
-            try:
-                self._retire_acked()
-                self._compact()
-            except OSError as error:
-                self.full_disk = self.full_disk or error
-
-    def _prepare_spare(self) -> None:
-        if self._spare is not None:
-            return
-        acked = self.acked
-        segment = self._files.spare(Marks(acked, self.shipped))
-        try:
-            while self._spare is None:
-                number = self._files.name(segment)
-                self._files.sync()
-                with self._files.names:
-                    if number == self._files.newest:  # else a large segment has just taken a number behind it
-                        self._spare = segment
-        except OSError:
-            self._files.delete(segment)
-            raise
-        self._acked_durably = acked
-
-    def _retire_acked(self) -> None:
-        sealed = list(self._sealed)
-        active, acked = self._tail[0], self.acked
-        waiting = sum(self._acked_durably < s.last <= acked for s in sealed)
-        if waiting > 1 and not active.poisoned:  # one is usual: it waits for the next spare, which says it
-            write_mark(active.view, ACKED_AT, acked)
-            self._sync_one(active)
-            self._acked_durably = acked
-        for segment in sealed:
-            if segment.last > self._acked_durably:
-                break
-            self._sealed.remove(segment)
-            self._files.retire(segment)
-
-    def _compact(self) -> None:
-        waiting = [s for s in list(self._sealed) if s.last > self.acked]
-        used = sum(s.end - RECORDS_AT for s in waiting)
-        worth = 0 if self.full_disk else COMPACT_AT
-        if len(waiting) < 2 or used <= max(worth, 2 * self._folded_bytes):
-            return
-        records = (r for s in waiting for r in s.records() if r.seq > self.acked)
-        self._put_over(waiting, fold_records(records, self.shipped))
-        at = next(i for i, s in enumerate(self._sealed) if s.last > self.acked)
-        self._folded_bytes = self._sealed[at].end - RECORDS_AT
-
     def replace_all(self, base: int, payload: bytes | Sequence[bytes]) -> None:
         """Let one record (base, seq + 1] of these changes stand for everything recorded so far. Raises OSError.
 
-        For a person's decision that our state is the right one. Called by the pump, under the put lock.
+        For a person's decision that our state is the right one. Called by the pump, under the put lock. The new seq
+        makes the record newer than whatever was acknowledged by the store that went back.
         """
         if not isinstance(payload, bytes):
             payload = encode_changes([change for part in payload for change in decode_changes(part)])
@@ -361,16 +193,17 @@ class Outbox:
             records = [Record(seq, self._epoch, seq - base, payload)]
             segment = self._files.create(records, Marks(base, base), _room(records))
             self._files.name(segment)
-            old, self._sealed = [*self._sealed, self._segment], []
-            self.seq = self.synced = seq
+            old = [*self._older(self._tail[0]), self._tail[0]]
+            if self._spare is not None:
+                old.append(self._spare)  # its head says what was acknowledged before
+            self._sealed, self._spare, self._folded_bytes = [], None, 0
             self.acked = self.shipped = self._acked_durably = base
+            self.synced = seq
+            self._tail = (segment, segment.end, seq)
             self._reader.forget()
-            self._folded_bytes = 0
-            self._append_to(segment, segment.end)
-            spare, self._spare = self._spare, None
-            for gone in [*old, *([spare] if spare else [])]:  # the spare says what was acknowledged before, too
+            self._out_of_use += old
+            for gone in old:
                 self._disk.unlink(gone.path)
-            self._out_of_use += [*old, *([spare] if spare else [])]
             self._files.sync()
             self._prepare_spare()
 
@@ -383,14 +216,14 @@ class Outbox:
 
     def drop_in_child(self) -> None:
         """In a forked child: close descriptors and mappings (which have no pages here), take no lock."""
-        if not self._capacity:
-            return
-        spare = [self._spare] if self._spare else []
-        for segment in [*self._sealed, *self._out_of_use, *spare, self._segment]:
-            segment.close(self._disk)
-        self._files.close()
-        self._sealed, self._out_of_use, self._spare = [], [], None
-        self._capacity = 0
+        if self._in_use:
+            self._in_use = False
+            spare = [self._spare] if self._spare else []
+            active = self._tail[0]
+            for segment in [*self._older(active), *self._out_of_use, *spare, active]:
+                segment.close(self._disk)
+            self._files.close()
+            self._sealed, self._out_of_use, self._spare = [], [], None
 
     def _write_identity(self) -> None:
         self._disk.replace_file(os.path.join(self.folder, IDENTITY_FILE), encode_identity(self.identity))

@@ -21,14 +21,14 @@ class OutboxReader:
     def read(
         self, tail: Run, sealed: list[OpenSegment], from_seq: int, max_bytes: int
     ) -> tuple[int, int, list[bytes]] | None:
-        """See `Outbox.unshipped`. `sealed` was copied after `tail` was read, so nothing before the tail is missing."""
+        """See `Outbox.unshipped`. `sealed` was copied after `tail` was read: it may be ahead, never behind."""
         active, _, seq = tail
         if from_seq >= seq:
             return None
         segment, resumed, offset = self._resume
         if segment is active and resumed == from_seq:
             return self._take([tail], from_seq, offset, max_bytes)
-        older = [(s, s.end, s.last) for s in sealed if s is not active and from_seq < s.last <= seq]
+        older = [(s, s.end, s.last) for s in sealed if from_seq < s.last <= seq]
         runs = [*older, tail]
         base, offset = _find(*runs[0], from_seq)
         return self._take(runs, base, offset, max_bytes)

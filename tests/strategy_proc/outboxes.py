@@ -105,7 +105,10 @@ def seqs(records: list[Record]) -> list[int]:
     return [record.seq for record in records]
 
 
-def replay(records: list[Record], state: dict[str, dict[bytes, bytes]] | None = None) -> dict[str, list[object]]:
+Items = list[tuple[bytes, bytes]]
+
+
+def replay(records: list[Record], state: dict[str, dict[bytes, bytes]] | None = None) -> dict[str, Items]:
     """The maps after `records`, as lists of items: order counts, maps without items do not."""
     maps = {name: dict(items) for name, items in (state or {}).items()}
     for record in records:

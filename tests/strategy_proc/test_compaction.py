@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,10 @@ from hypothesis import strategies as st
 from protocol.changes import CLEAR, DELETE, DROP, INSERT, REPLACE, Change, apply_change, decode_changes, encode_changes
 from protocol.errors import OutboxFull
 from protocol.frames import Record
-from strategy_proc import outbox as outbox_module
+from strategy_proc import outbox_chain
 from strategy_proc.compaction import fold_records
 from strategy_proc.outbox import Outbox
 from tests.strategy_proc.outboxes import Lives, delete, insert, payload, put, replay, seqs, ship
-from tests.waiting import wait_until
 
 Maps = dict[str, dict[bytes, bytes]]
 
@@ -40,7 +40,7 @@ steps = st.lists(
         st.tuples(
             st.sampled_from(["put", "put", "put", "delete", "delete", "clear", "drop"]),
             st.sampled_from(["m", "n"]),
-            st.sampled_from([b"a", b"b", b"c", b"d"]),
+            st.sampled_from([b"a", b"b", b"c"]),
         ),
         min_size=1,
         max_size=3,
@@ -76,7 +76,7 @@ def _change(maps: Maps, step: tuple[str, str, bytes], value: bytes) -> Change | 
 
 
 def state_of(records: list[Record]) -> Maps:
-    return {name: dict(items) for name, items in replay(records).items()}  # type: ignore[arg-type]
+    return {name: dict(items) for name, items in replay(records).items()}
 
 
 @settings(max_examples=300, deadline=None)
@@ -109,7 +109,7 @@ def test_a_fold_of_folds_gives_the_same_maps_too(
         chain += records[at : (at := data.draw(st.integers(at, count)))]
         chain = fold_records(chain, shipped)
         reached = [r.seq for r in chain if r.seq > shipped]
-        if reached and data.draw(st.booleans()):
+        if reached and data.draw(st.sampled_from([False, True])):
             shipped = data.draw(st.sampled_from(reached))
             seen |= {seq for seq in reached if seq <= shipped}
     chain += records[at:]
@@ -145,21 +145,32 @@ def test_the_delete_of_a_key_that_may_have_been_seen_stays() -> None:
     assert decode_changes(folded.payload) == [delete("a")]
 
 
+def test_a_key_that_only_moved_unseen_is_still_deleted_by_a_later_fold() -> None:
+    seen, *unseen = (
+        Record(seq, 1, 1, payload(change))
+        for seq, change in enumerate([insert("a"), delete("a"), insert("a"), delete("a")], 1)
+    )
+    moved = fold_records(unseen[:2], shipped=1)
+    folded = fold_records(moved + unseen[2:], shipped=1)
+    assert replay(folded, state_of([seen])) == {}
+    assert replay(fold_records([seen, *folded], shipped=4)) == {}
+
+
 # In the outbox
 
 
 @contextlib.contextmanager
 def compact_at(size: int) -> Iterator[None]:
-    before, outbox_module.COMPACT_AT = outbox_module.COMPACT_AT, size
+    before, outbox_chain.COMPACT_AT = outbox_chain.COMPACT_AT, size
     try:
         yield
     finally:
-        outbox_module.COMPACT_AT = before
+        outbox_chain.COMPACT_AT = before
 
 
 def fill(outbox: Outbox, size: int = 20_000) -> None:
-    before = outbox._segment
-    while outbox._segment is before:
+    before = outbox._tail[0]
+    while outbox._tail[0] is before:
         outbox.append(payload((INSERT if outbox.seq < 5 else REPLACE, "m", insert(outbox.seq % 5)[2], b"v" * size)))
 
 
@@ -172,7 +183,7 @@ def test_an_outage_costs_live_keys_and_not_its_length(lives: Lives) -> None:
     assert len(lives.segments()) <= 6
     contents = lives.read()
     assert contents.last == outbox.seq
-    assert len(dict(replay(contents.records)["m"])) == 5  # type: ignore[call-overload]
+    assert len(replay(contents.records)["m"]) == 5
     assert replay(ship(outbox, 0)) == replay(contents.records)
     second = lives.start()
     assert second.seq == outbox.seq
@@ -186,8 +197,8 @@ def test_churn_of_unique_keys_stays_bounded_with_a_fixed_shipped_mark(lives: Liv
     number, largest = 0, 0
     with compact_at(2 * 2**20):
         for _ in range(40):
-            before = outbox._segment
-            while outbox._segment is before:
+            before = outbox._tail[0]
+            while outbox._tail[0] is before:
                 number += 1
                 outbox.append(payload(insert(f"order-{number}", b"v" * 1000)))
                 if number > 5:
@@ -238,7 +249,8 @@ def test_putting_syncing_shipping_and_folding_at_once_lose_nothing(lives: Lives)
     def append() -> None:
         for number in range(60_000):
             change = delete(number - 50) if number % 2 and number > 50 else insert(number, b"v" * 300)
-            wait_until(lambda data=payload(change): _try(outbox, data))
+            while not _try(outbox, payload(change)):
+                time.sleep(0)  # the pump has not prepared a spare yet
             apply_change(state["m"], change[0], change[2], change[3])
         done.set()
 

@@ -12,7 +12,7 @@ import pytest
 from protocol.disk import Disk
 from protocol.errors import NamespaceInUse, OutboxFull, SyncFailed
 from protocol.segments import SEGMENT_BYTES
-from strategy_proc import outbox as outbox_module
+from strategy_proc import outbox_chain
 from strategy_proc.outbox import Outbox, OutboxLock
 from tests.strategy_proc.outboxes import NAMESPACE, Lives, insert, payload, put, replay, seqs, ship
 from tests.waiting import wait_until
@@ -27,8 +27,8 @@ def lives(data_dir: Path) -> Iterator[Lives]:
 
 def fill(outbox: Outbox) -> None:
     """Append until the active segment has no room for another such record."""
-    segment = outbox._segment
-    while outbox._segment is segment:
+    segment = outbox._tail[0]
+    while outbox._tail[0] is segment:
         put(outbox, size=50_000)
 
 
@@ -121,7 +121,7 @@ def test_a_large_record_on_a_full_disk_is_refused(lives: Lives) -> None:
 def test_large_records_of_one_thread_and_a_pump_keep_their_order(
     lives: Lives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "COMPACT_AT", 2**40)
+    monkeypatch.setattr(outbox_chain, "COMPACT_AT", 2**40)
     outbox = lives.start()
     stop = threading.Event()
 
@@ -326,9 +326,9 @@ def test_the_segment_in_use_is_left_when_its_sync_has_failed(lives: Lives) -> No
     with pytest.raises(SyncFailed):
         outbox.sync()
     lives.disk.sync_fails = False
-    poisoned = outbox._segment
+    poisoned = outbox._tail[0]
     outbox.sync()
-    assert outbox._segment is not poisoned
+    assert outbox._tail[0] is not poisoned
     put(outbox, 2)
     assert seqs(ship(outbox, 1)) == [2, 3, 4, 5]
     assert seqs(lives.read().records) == [1, 2, 3, 4, 5]

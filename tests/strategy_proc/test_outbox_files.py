@@ -144,8 +144,8 @@ def test_the_lost_future_of_a_former_life_never_comes_back(lives: Lives) -> None
 def test_stale_records_of_a_reused_segment_are_neither_data_nor_damage(lives: Lives) -> None:
     outbox = lives.start()
     for _ in range(6):
-        before = outbox._segment
-        while outbox._segment is before:
+        before = outbox._tail[0]
+        while outbox._tail[0] is before:
             put(outbox, size=2000)
         outbox.mark_acked(outbox.seq)
         outbox.maintain()
@@ -159,8 +159,8 @@ def test_stale_records_of_a_reused_segment_are_neither_data_nor_damage(lives: Li
 def test_a_missing_segment_is_damage(lives: Lives) -> None:
     outbox = lives.start()
     for _ in range(2):
-        before = outbox._segment
-        while outbox._segment is before:
+        before = outbox._tail[0]
+        while outbox._tail[0] is before:
             put(outbox, size=50_000)
         outbox.maintain()
     lives.segments()[1].unlink()
