@@ -11,11 +11,11 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
-import psutil
 
 from protocol.errors import ConfigError, OutliveError, PersistenceUnavailable
 from supervisor.config import (
@@ -30,6 +30,8 @@ from supervisor.control import Answer, Command, Refused, RunDir, SupervisorStatu
 
 _CONFIG_FILE = "outlive.toml"
 _NOT_RUNNING = 3
+_LOOK_EVERY = 0.02
+"""Seconds between looks whether a supervisor has left."""
 
 
 class _WithCommand(click.Command):
@@ -100,12 +102,11 @@ def status(config_path: str | None, data_dir: str | None, as_json: bool) -> None
 @click.option("--timeout", default=120.0, show_default=True, help="seconds to wait until all have left")
 def stop(config_path: str | None, data_dir: str | None, name: str, timeout: float) -> None:
     """Stop one program, or everything: strategies first, then services, then persistence."""
-    before = _ask(config_path, data_dir, Command(verb="status"))
     answer = _ask(config_path, data_dir, Command(verb="stop", name=name))
     if name:
         click.echo(_message(answer))
-    elif isinstance(before, SupervisorStatus):
-        _wait_until_gone(before, timeout)
+    else:
+        _wait_until_free(RunDir(_config(config_path, data_dir).run_dir), timeout)
         click.echo("stopped")
 
 
@@ -218,15 +219,13 @@ def _message(answer: Answer) -> str:
     return getattr(answer, "message", "")
 
 
-def _wait_until_gone(before: SupervisorStatus, timeout: float) -> None:
-    try:
-        process = psutil.Process(before.pid)
-        if abs(process.create_time() - before.created) < 1:
-            process.wait(timeout)
-    except psutil.NoSuchProcess:
-        pass
-    except psutil.TimeoutExpired:
-        raise click.ClickException(f"the supervisor (pid {before.pid}) is still stopping after {timeout:g} s") from None
+def _wait_until_free(run_dir: RunDir, timeout: float) -> None:
+    """Its lock is what it lets go last. (Its pid would not do: a process that nobody reaps seems to be there still.)"""
+    end = time.monotonic() + timeout
+    while not run_dir.is_free():
+        if time.monotonic() > end:
+            raise click.ClickException(f"the supervisor in {run_dir.path} is still stopping after {timeout:g} s")
+        time.sleep(_LOOK_EVERY)
 
 
 def _become(module: str, verb: list[str], arguments: tuple[str, ...]) -> NoReturn:

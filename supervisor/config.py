@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -148,7 +148,9 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 def parse_config(data: bytes | str, folder: str) -> Config:
     """Check the text of a configuration whose relative paths start at `folder`. Raises `ConfigError`."""
     try:
-        config = msgspec.toml.decode(data, type=Config)
+        tables = msgspec.toml.decode(data)
+        _check_types_of_programs(tables)
+        config = msgspec.convert(tables, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(_with_key(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -253,11 +255,22 @@ def _in_folder(settings: S, folder: str) -> S:
     return msgspec.structs.replace(settings, cwd=os.path.normpath(os.path.join(folder, settings.cwd or ".")))
 
 
-def _with_key(message: str) -> str:
+def _check_types_of_programs(tables: dict[str, Any]) -> None:
+    """One by one: for a table in a table msgspec tells the path, but not the name."""
+    for kind, type_ in (("services", ServiceSettings), ("strategies", StrategySettings)):
+        programs = tables.get(kind)
+        for name, settings in programs.items() if isinstance(programs, dict) else ():
+            try:
+                msgspec.convert(settings, type_)
+            except msgspec.ValidationError as error:
+                raise ConfigError(_with_key(str(error), f"{kind}.{name}")) from None
+
+
+def _with_key(message: str, prefix: str = "") -> str:
     """msgspec's "Expected `int`, got `str` - at `$.restart.limit`" -> "restart.limit: Expected `int`, got `str`"."""
     what, _, path = message.partition(" - at `$")
+    key = (prefix + path.rstrip("`")).lstrip(".")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
-    key = path.rstrip("`").lstrip(".")
     if unknown:
         return f"{key + '.' if key else ''}{unknown[1]}: unknown key"
     return f"{key or 'the file'}: {what}"

@@ -127,6 +127,20 @@ class RunDir:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
+    def is_free(self) -> bool:
+        """Whether no supervisor holds it; looked at without making anything."""
+        try:
+            fd = os.open(os.path.join(self.path, "LOCK"), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
     def unlock(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)

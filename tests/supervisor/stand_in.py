@@ -1,0 +1,56 @@
+"""A program for tests of the supervisor:  python stand_in.py VERB [ARGUMENT]
+
+    serve          ready, then waits for SIGTERM; appends "NAME left" to the file LEFT, if that is set
+    deaf           ready, and ignores SIGTERM
+    hang           ready, one beat, and no more
+    exit CODE      leaves at once
+    helper         starts a process of its own in another session and prints its pid; then as `serve`
+    refuse         as the persistence process does: one line, exit code 2
+    eat BYTES      ready, and holds so many bytes
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import NoReturn
+
+
+def say(word: str) -> None:
+    os.write(int(os.environ["OUTLIVE_NOTIFY_FD"]), word.encode() + b"\n")
+
+
+def leave(*_: object) -> NoReturn:
+    if "LEFT" in os.environ:
+        with open(os.environ["LEFT"], "a") as file:
+            file.write(os.environ.get("NAME", "persistence") + "\n")
+    os._exit(0)
+
+
+def main(verb: str, arguments: list[str]) -> None:
+    held = b""
+    if verb == "exit":
+        sys.exit(int(arguments[0]))
+    if verb == "refuse":
+        print("no, I do not want this data")
+        sys.exit(2)
+    if verb == "helper":
+        command = [sys.executable, "-c", "import signal; signal.pause()"]
+        helper = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        print(f"helper {helper.pid}", flush=True)
+    if verb == "eat":
+        held = b"x" * int(arguments[0])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if verb == "deaf" else leave)
+    print(f"{verb} in {os.getcwd()}", flush=True)
+    print("environment " + " ".join(sorted(os.environ)), flush=True)
+    say("ready")
+    if verb == "hang":
+        say("beat")
+    while held is not None:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,146 @@
+"""`outlive ...` as people use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli import script_name
+from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program, write_config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("run", "nowhere.toml"), 2, "nowhere.toml: No such file"),
+        (("run", "--"), 2, "there is no command behind --"),
+        (("run", "--", "no-such-program"), 2, "there is no program 'no-such-program'"),
+        (("run", "x.toml", "--", "python"), 2, "not both"),
+        (("status",), 3, "no supervisor is running"),
+        (("stop",), 3, "no supervisor is running"),
+        (("restart", "a"), 3, "no supervisor is running"),
+        (("kill",), 2, "Missing argument 'NAME'"),
+        (("status", "--config", "nowhere.toml"), 2, "nowhere.toml: No such file"),
+        (("fly",), 2, "No such command 'fly'"),
+    ],
+)
+def test_an_error_is_one_line(data_dir: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
+    result = outlive(data_dir, *arguments)
+    assert result.returncode == code
+    assert words in result.stderr
+    assert result.stderr.startswith("outlive: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_a_mistake_in_the_configuration_is_one_line_with_file_and_key(data_dir: Path) -> None:
+    write_config(data_dir, {"strategies.a": {"comand": ["x"]}})
+    result = outlive(data_dir, "run")
+    assert result.returncode == 2
+    assert result.stderr.startswith("outlive: outlive.toml: strategies")
+    assert "comand: unknown key" in result.stderr
+
+
+def test_a_directory_open_to_others_is_refused(data_dir: Path) -> None:
+    write_config(data_dir, {})
+    (data_dir / "state").mkdir(mode=0o755)
+    (data_dir / "state").chmod(0o755)
+    result = outlive(data_dir, "run")
+    assert result.returncode == 1
+    assert "has mode 0755" in result.stderr
+
+
+def test_a_second_supervisor_of_the_same_data_is_refused(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        result = outlive(data_dir, "run")
+        assert result.returncode == 1
+        assert f"a supervisor (pid {supervisor.pid}) is running" in result.stderr
+        assert supervisor.program("a").pid == pid
+        supervisor.terminate()
+
+
+def test_a_socket_path_that_is_too_long_is_refused(data_dir: Path) -> None:
+    result = outlive(data_dir, "status", "--data-dir", "x" * 120)
+    assert result.returncode == 1
+    assert "a socket path may have 107" in result.stderr
+
+
+def test_status_shows_every_program(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        shown = outlive(data_dir, "status")
+        assert shown.returncode == 0
+        assert str(pid) in shown.stdout
+        assert "persistence" in shown.stdout
+        found = json.loads(outlive(data_dir, "status", "--json").stdout)
+        assert [program["name"] for program in found["supervisor"]["programs"]] == ["persistence", "a"]
+        assert found["persistence"] is None
+        supervisor.terminate()
+
+
+@pytest.mark.parametrize("verb", ["restart", "kill"])
+def test_restart_and_kill_concern_one_program(data_dir: Path, verb: str) -> None:
+    tables = {"strategies.a": program("serve"), "strategies.b": program("serve")}
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        a, b = supervisor.wait_for("a", "running"), supervisor.wait_for("b", "running")
+        assert outlive(data_dir, verb, "a").returncode == 0
+        again = supervisor.wait_for("a", "running", but_not=a.pid)
+        assert again.last_exit == {"restart": 0, "kill": -9}[verb]
+        assert supervisor.program("b").pid == b.pid
+        supervisor.terminate()
+
+
+def test_one_program_can_be_stopped_and_started_again(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        supervisor.wait_for("a", "running")
+        assert outlive(data_dir, "stop", "a").returncode == 0
+        supervisor.wait_for("a", "stopped")
+        assert outlive(data_dir, "kill", "a").stderr == "outlive: a is stopped, there is nothing to kill\n"
+        assert outlive(data_dir, "restart", "a").returncode == 0
+        supervisor.wait_for("a", "running")
+        supervisor.terminate()
+
+
+def test_stop_returns_when_everything_has_left(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        pids = [supervisor.wait_for(name, "running").pid for name in ("persistence", "a")]
+        result = outlive(data_dir, "stop")
+        assert (result.returncode, result.stdout) == (0, "stopped\n")
+        assert all(pid is not None and is_gone(pid) for pid in pids)
+        assert supervisor.wait() == 0
+
+
+def test_a_name_that_nobody_has_is_refused_with_those_there_are(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        supervisor.wait_for("a", "running")
+        result = outlive(data_dir, "kill", "z")
+        assert (result.returncode, result.stderr) == (1, "outlive: there is no program 'z'; there are persistence, a\n")
+        supervisor.terminate()
+
+
+def test_an_entry_is_called_in_its_own_module(data_dir: Path) -> None:
+    (data_dir / "bots.py").write_text("def main():\n    print('I am', main.__module__)\n    return 5\n")
+    tables = {
+        "supervisor": {"exit_when_done": True},
+        "strategies.a": {"entry": "bots:main", "restart": "never"},
+    }
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        assert supervisor.wait() == 5
+        assert "I am bots" in supervisor.log("a")
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["python", "bot.py"], "bot"),
+        (["python", "-u", "bots/my bot.py", "x.py"], "my_bot"),
+        (["python", "-m", "bots.momentum"], "momentum"),
+        (["./trader", "--fast"], "trader"),
+        (["/usr/bin/-"], "bot"),
+    ],
+)
+def test_a_single_command_is_named_after_its_script(argv: list[str], name: str) -> None:
+    assert script_name(argv) == name

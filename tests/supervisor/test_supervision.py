@@ -1,0 +1,175 @@
+"""A real supervisor and real processes: starts, deaths, restarts, stops."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program
+from tests.waiting import wait_until
+
+WITHOUT_PIDFD = "import supervisor.child as c; c.open_pidfd = lambda pid: None"
+SIGCHLD_IGNORED = """
+import os, signal, sys
+if signal.getsignal(signal.SIGCHLD) != signal.SIG_IGN:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.execv(sys.executable, sys.orig_argv)
+"""
+
+
+@pytest.mark.parametrize("prelude", ["", WITHOUT_PIDFD], ids=["pidfd", "SIGCHLD"])
+def test_a_child_that_dies_is_restarted_at_once_and_the_others_are_left_alone(data_dir: Path, prelude: str) -> None:
+    tables = {"strategies.a": program("serve"), "strategies.b": program("serve")}
+    with SupervisorProcess(data_dir, tables, prelude) as supervisor:
+        a, b = supervisor.wait_for("a", "running"), supervisor.wait_for("b", "running")
+        assert a.pid is not None
+        os.kill(a.pid, signal.SIGKILL)
+        again = supervisor.wait_for("a", "running", but_not=a.pid)
+        assert (again.restarts, again.last_exit) == (1, -signal.SIGKILL)
+        assert supervisor.program("b").pid == b.pid
+        assert "waiting" not in supervisor.happenings("a")
+        assert supervisor.terminate() == 0
+
+
+def test_persistence_comes_back_while_the_strategies_keep_running(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        a, persistence = supervisor.wait_for("a", "running"), supervisor.program("persistence")
+        assert persistence.pid is not None
+        os.kill(persistence.pid, signal.SIGKILL)
+        supervisor.wait_for("persistence", "running", but_not=persistence.pid)
+        assert supervisor.program("a").pid == a.pid
+        assert supervisor.terminate() == 0
+
+
+def test_start_is_persistence_services_strategies_and_stop_is_the_reverse(data_dir: Path) -> None:
+    left = str(data_dir / "left")
+    tables = {
+        "persistence": program("serve", env={"LEFT": left}),
+        "services.exchange": program("serve", wait_ready=True, env={"LEFT": left, "NAME": "exchange"}),
+        "strategies.a": program("serve", env={"LEFT": left, "NAME": "a"}),
+    }
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        supervisor.wait_for("a", "running")
+        story = [(happening.name, happening.what) for happening in supervisor.status().happenings]
+        assert story == [
+            (name, what) for name in ("persistence", "exchange", "a") for what in ("started", "ready")
+        ]
+        assert supervisor.terminate() == 0
+    assert Path(left).read_text().split() == ["a", "exchange", "persistence"]
+
+
+def test_strategies_wait_until_persistence_is_ready(data_dir: Path) -> None:
+    waits = ["python", "-c", "import signal; signal.pause()"]
+    tables = {"persistence": {"command": waits}, "strategies.a": program("serve")}
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        supervisor.wait_for("persistence", "starting")
+        assert supervisor.program("a").state == "stopped"
+        assert supervisor.status().state == "starting"
+        supervisor.terminate()
+
+
+def test_a_child_that_ignores_sigterm_is_killed(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("deaf", stop_timeout=0.2)}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        assert supervisor.terminate() == 0
+        assert pid is not None
+        assert is_gone(pid)
+
+
+def test_the_supervisor_killed_leaves_no_orphan(data_dir: Path) -> None:
+    tables = {"strategies.a": program("deaf"), "strategies.b": program("serve")}
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        pids = [supervisor.wait_for(name, "running").pid for name in ("persistence", "a", "b")]
+        supervisor.kill()
+        wait_until(lambda: all(pid is not None and is_gone(pid) for pid in pids), what="no orphans")
+
+
+def test_the_next_start_ends_the_helpers_that_slipped_through(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("helper")}) as supervisor:
+        supervisor.wait_for("a", "running")
+        wait_until(lambda: helpers(supervisor))
+        helper = helpers(supervisor)[0]
+        supervisor.kill()
+        assert not is_gone(helper)
+        supervisor.start()
+        supervisor.wait_for("a", "running")
+        assert is_gone(helper)
+        assert f"(pid {helper}), left behind" in supervisor.log("outlive")
+        wait_until(lambda: len(helpers(supervisor)) == 2)
+        supervisor.terminate()
+        os.kill(helpers(supervisor)[1], signal.SIGKILL)
+
+
+def helpers(supervisor: SupervisorProcess) -> list[int]:
+    """Pids that the program `helper` has printed."""
+    return [int(pid) for pid in re.findall(r"^helper (\d+)$", supervisor.log("a"), re.MULTILINE)]
+
+
+def test_an_ignored_sigchld_does_not_turn_exit_7_into_0(data_dir: Path) -> None:
+    tables = {
+        "supervisor": {"exit_when_done": True},
+        "strategies.a": program("exit", 7, restart="never"),
+    }
+    with SupervisorProcess(data_dir, tables, SIGCHLD_IGNORED) as supervisor:
+        assert supervisor.wait() == 7
+
+
+def test_dying_too_often_is_fatal_and_loud(data_dir: Path) -> None:
+    tables = {
+        "restart": {"limit": 3, "backoff_first": 0.01, "backoff_max": 0.02},
+        "strategies.a": program("exit", 1),
+        "strategies.b": program("serve"),
+    }
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        fatal = supervisor.wait_for("a", "fatal")
+        assert fatal.starts == 3
+        assert fatal.retry_in is not None
+        assert fatal.retry_in > 60
+        assert "FATAL: it died too often" in supervisor.errors()
+        assert supervisor.wait_for("b", "running").restarts == 0
+        assert outlive(data_dir, "status").returncode == 1
+        assert supervisor.terminate() == 0
+
+
+def test_a_child_that_stops_beating_leaves_its_stacks_and_is_started_again(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("hang", watchdog=0.3)}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        again = supervisor.wait_for("a", "running", but_not=pid)
+        assert again.last_exit == -signal.SIGABRT
+        assert "Fatal Python error: Aborted" in supervisor.log("a")
+        assert "hung" in supervisor.happenings("a")
+        supervisor.terminate()
+
+
+def test_a_child_over_its_memory_limit_is_started_again(data_dir: Path) -> None:
+    with SupervisorProcess(
+        data_dir, {"strategies.a": program("eat", 60_000_000, memory_limit="40MiB")}
+    ) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        supervisor.wait_for("a", "running", but_not=pid)
+        assert "overweight" in supervisor.happenings("a")
+        supervisor.terminate()
+
+
+def test_a_persistence_process_that_refuses_to_start_ends_the_run_with_its_reason(data_dir: Path) -> None:
+    tables = {"persistence": program("refuse"), "strategies.a": program("serve")}
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        assert supervisor.wait() == 2
+        assert "refuses to start: no, I do not want this data" in supervisor.errors()
+        assert "a started" not in supervisor.errors()
+
+
+def test_children_know_nothing_of_systemd(data_dir: Path) -> None:
+    with SupervisorProcess(
+        data_dir, {"strategies.a": program("serve")}, NOTIFY_SOCKET="@x", WATCHDOG_USEC="1"
+    ) as supervisor:
+        supervisor.wait_for("a", "running")
+        wait_until(lambda: "environment" in supervisor.log("a"))
+        environment = supervisor.log("a").partition("environment ")[2].splitlines()[0].split()
+        assert {"OUTLIVE_NAMESPACE", "OUTLIVE_DATA_DIR", "OUTLIVE_NOTIFY_FD"} <= set(environment)
+        assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & set(environment)
+        supervisor.terminate()
