@@ -139,9 +139,7 @@ def load_map(disk: Disk, path: str) -> LoadedMap:
     return LoadedMap(trailer, items, _U32.unpack_from(data, len(data) - _U32.size)[0])
 
 
-def _write(
-    disk: Disk, path: str, items: Iterable[tuple[bytes, bytes]], count: int, trailer: Trailer
-) -> SavedFile:
+def _write(disk: Disk, path: str, items: Iterable[tuple[bytes, bytes]], count: int, trailer: Trailer) -> SavedFile:
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         crc, size = 0, 0

@@ -95,9 +95,7 @@ def _new_store(disk: Disk, paths: Paths) -> Recovered:
 class _Recovery:
     """One recovery of a store that has a journal."""
 
-    def __init__(
-        self, disk: Disk, paths: Paths, contents: JournalContents, progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, disk: Disk, paths: Paths, contents: JournalContents, progress: Callable[[int], None]) -> None:
         self.disk, self.paths, self.contents, self.progress = disk, paths, contents, progress
         self.notes: list[str] = []
         self.known: Knowledge = read_knowledge(contents)

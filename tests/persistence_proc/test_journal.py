@@ -362,9 +362,7 @@ def test_the_books_follow_creation_change_drop_and_creation_anew() -> None:
     books.apply(4, commit(3, (DROP, "m", b"", b""), (INSERT, "m", b"K\1", b"v")))
     assert books.catalog(STORE).maps == [MapEntry("bot", "m", 4, 4)]
     books.apply(5, commit(4, (DROP, "m", b"", b"")))
-    assert books.catalog(STORE) == Catalog(
-        STORE, [commit(4).sections[0].entry], [], [("bot", "m", 2), ("bot", "m", 4)]
-    )
+    assert books.catalog(STORE) == Catalog(STORE, [commit(4).sections[0].entry], [], [("bot", "m", 2), ("bot", "m", 4)])
 
 
 def test_a_catalog_says_the_same_as_the_commits_before_it() -> None:

@@ -29,9 +29,7 @@ def dumped(data: dict[object, object]) -> dict[bytes, bytes]:
 
 def save(folder: Path, items: dict[bytes, bytes], lsn: int = 7, name: str = "m") -> SavedFile:
     trailer = Trailer(STORE, "bot", name, 3, lsn)
-    return save_map(
-        Disk(), str(folder), name, items.items(), len(items), trailer, before_rename=lambda: None
-    )
+    return save_map(Disk(), str(folder), name, items.items(), len(items), trailer, before_rename=lambda: None)
 
 
 def load(folder: Path, name: str = "m") -> LoadedMap:
@@ -168,9 +166,7 @@ def test_there_is_a_whole_current_file_at_every_moment(tmp_path: Path, calls: in
     try:
         trailer = Trailer(STORE, "bot", "m", 3, 3)
         items = dumped({"lsn": 3})
-        save_map(
-            StoppingDisk(calls), str(tmp_path), "m", items.items(), 1, trailer, before_rename=lambda: None
-        )
+        save_map(StoppingDisk(calls), str(tmp_path), "m", items.items(), 1, trailer, before_rename=lambda: None)
     except Stopped:
         pass
     assert load(tmp_path).trailer.lsn in (2, 3)

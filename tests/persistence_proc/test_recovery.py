@@ -118,9 +118,7 @@ class Store:
         lsn = self.journal.last_lsn
         trailer = Trailer(self.store_id, namespace, name, entry.incarnation, lsn)
         folder = self.paths.namespace(namespace)
-        saved = save_map(
-            self.disk, folder, name, items.items(), len(items), trailer, before_rename=lambda: None
-        )
+        saved = save_map(self.disk, folder, name, items.items(), len(items), trailer, before_rename=lambda: None)
         entry.previous, entry.current = entry.current, Generation(lsn, saved.crc)
 
     def rotate(self) -> None:
