@@ -81,5 +81,5 @@ def read_endpoint_file(data_dir: str) -> EndpointFile | None:
         return None
     try:
         return msgspec.json.decode(data, type=EndpointFile)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"{data_dir}/{ENDPOINT_FILE}: {error}", data) from None

@@ -268,6 +268,8 @@ def encode_items(items: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes, by
 
 def decode_items(parts: Sequence[bytes | memoryview], entries: int) -> tuple[bytes | memoryview, Iterator[bytes]]:
     """(keys, values, lengths) -> (joined keys, each value's bytes). Raises `MalformedMessage`."""
+    if len(parts) != 3:
+        raise MalformedMessage(f"{len(parts)} parts for the items of a map", b"")
     keys, values, lengths = parts
     sizes = array("I")
     if len(lengths) != 4 * entries + 4:

@@ -24,7 +24,7 @@ class Notifier:
             try:
                 os.set_blocking(self._fd, False)
                 os.set_inheritable(self._fd, False)  # a grandchild must not speak, or keep the pipe open, for us
-            except OSError:
+            except (OSError, OverflowError):
                 self._fd = None
 
     @property

@@ -34,7 +34,7 @@ class Point(NamedTuple):
     y: int
 
 
-OldPoint = namedtuple("OldPoint", "x y")  # noqa: PYI024 (bots use it)
+OldPoint = namedtuple("OldPoint", "x y")
 
 
 @dataclass

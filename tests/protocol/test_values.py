@@ -28,18 +28,23 @@ from protocol.values import Trust, ValueCodec, restore_path
 from tests.protocol import shapes
 
 PLAIN_VALUES = [
-    None, True, 0, -1, 2**70, 1.5, math.inf, "text", "\ud800", "", b"", b"\x93", bytearray(b"x"), 1j, range(3), slice(1, 2),
-    [], [1, [2]], (), (1,), {}, {"a": {"b": [1]}}, {1, 2}, frozenset({"a"}), Decimal("1.10"), Decimal("-0"),
-    datetime(2024, 1, 2, 3, 4, 5, 6), datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")),
-    date(2024, 1, 2), time(1, 2, tzinfo=timezone(timedelta(hours=2))), timedelta(days=-1), ZoneInfo("America/New_York"),
-    uuid.UUID(int=5), uuid.uuid4(), Fraction(1, 3), Path("/tmp/x"), PurePath("a/b"), ip_address("10.0.0.1"), ip_address("::1"),
+    None, True, 0, -1, 2**70, 1.5, math.inf, "text", "\ud800", "", b"", b"\x93", bytearray(b"x"), 1j, range(3),
+    slice(1, 2), [], [1, [2]], (), (1,), {}, {"a": {"b": [1]}}, {1, 2}, frozenset({"a"}), Decimal("1.10"),
+    Decimal("-0"),
+    datetime(2024, 1, 2, 3, 4, 5, 6), datetime(2024, 1, 2, tzinfo=UTC),
+    datetime(2024, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")),
+    date(2024, 1, 2), time(1, 2, tzinfo=timezone(timedelta(hours=2))), timedelta(days=-1),
+    ZoneInfo("America/New_York"),
+    uuid.UUID(int=5), uuid.uuid4(), Fraction(1, 3), Path("/tmp/x"), PurePath("a/b"),
+    ip_address("10.0.0.1"), ip_address("::1"),
     OrderedDict(a=1), deque([1, 2], maxlen=3), Counter("aab"), defaultdict(list, {"a": [1]}),
 ]  # fmt: skip
 
 TRUSTED_VALUES = [
     shapes.Colour.RED, shapes.Colour.GREEN, shapes.Flags.A, shapes.Flags.A | shapes.Flags.B, shapes.Word.YES,
     shapes.Point(1, 2), shapes.OldPoint(1, 2), shapes.Bar(1.0, ["x"]), shapes.Tick(Decimal("1.5"), 3),
-    shapes.Outer.Inner(4), shapes.Fill(symbol="a", price=Decimal("1.0")), {"deep": [shapes.Bar(2.0), shapes.Colour.RED]},
+    shapes.Outer.Inner(4), shapes.Fill(symbol="a", price=Decimal("1.0")),
+    {"deep": [shapes.Bar(2.0), shapes.Colour.RED]},
     shapes.Fill(symbol="a", price=Decimal(1), inner=shapes.Fill(symbol="b", price=Decimal(2))), shapes.Bar,
 ]  # fmt: skip
 
@@ -295,7 +300,8 @@ def test_threads_share_a_codec(trusting: ValueCodec) -> None:
 def test_many_values_are_loaded_each_with_a_memo_of_its_own(trusting: ValueCodec) -> None:
     a, b = "first text", "second text"
     values = [{"k": a, "l": a}, {"k": b, "l": b, "m": [b]}, shapes.Fill(symbol=a, price=Decimal(1)), a,
-              *(shapes.Fill(symbol=b * n, price=Decimal(n)) for n in range(60)), [b, b], shapes.Limited(n=1)]  # fmt: skip
+              *(shapes.Fill(symbol=b * n, price=Decimal(n)) for n in range(60)),
+              [b, b], shapes.Limited(n=1)]  # fmt: skip
     fresh = ValueCodec(Trust([shapes]))
     assert fresh.load_many([trusting.dump(value) for value in values]) == values
 
@@ -331,7 +337,8 @@ def test_mutated_pickles_raise_named_errors_only(data: st.DataObject) -> None:
 
 
 json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.decimals(allow_nan=False),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+    | st.decimals(allow_nan=False),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
     max_leaves=20,
 )  # fmt: skip
@@ -384,7 +391,8 @@ def test_a_record_with_a_field_of_a_wrong_type_is_refused_also_after_good_ones(t
 def test_an_int_for_a_float_or_decimal_and_a_word_for_an_enum_are_fine(trusting: ValueCodec) -> None:
     fill = shapes.Fill(symbol="a", price=5, size=100)  # type: ignore[arg-type]
     assert trusting.load(trusting.dump(fill)) == fill
-    position = Position(symbol="a", side="LONG", quantity=Decimal(1), entry_price=Decimal(1))  # type: ignore[arg-type]
+    position = Position(symbol="a", side="LONG", quantity=Decimal(1),
+    entry_price=Decimal(1))  # type: ignore[arg-type]
     assert trusting.load(trusting.dump(position)).side is Side.LONG
 
 
@@ -395,7 +403,8 @@ def test_a_record_whose_loose_field_would_change_is_refused(trusting: ValueCodec
 
 
 def test_a_stored_record_is_not_larger_than_its_pickle() -> None:
-    order = PendingOrder(client_order_id="a", symbol="b", side="BUY", type="LIMIT", quantity=Decimal(1))  # type: ignore[arg-type]
+    order = PendingOrder(client_order_id="a", symbol="b", side="BUY", type="LIMIT",
+    quantity=Decimal(1))  # type: ignore[arg-type]
     codec = ValueCodec(Trust())
     codec.dump(order)
     assert len(codec.dump(order)) < len(pickle.dumps(order)) + 16

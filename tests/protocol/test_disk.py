@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol.disk import Disk, boot_id, check_private, lock_holders
+from protocol.errors import InsecureDirectory
+from tests.processes import WorkerProcess
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+def test_replace_file_is_all_or_nothing_and_leaves_no_temporary(disk: Disk, data_dir: Path) -> None:
+    path = str(data_dir / "file")
+    disk.replace_file(path, b"one")
+    disk.replace_file(path, b"two")
+    assert disk.read_file(path) == b"two"
+    assert disk.listdir(str(data_dir)) == ["file"]
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_a_failed_write_leaves_the_old_file(data_dir: Path) -> None:
+    class FullDisk(Disk):
+        def fsync(self, fd: int) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+    path = str(data_dir / "file")
+    Disk().replace_file(path, b"one")
+    with pytest.raises(OSError, match="full"):
+        FullDisk().replace_file(path, b"two")
+    assert Disk().read_file(path) == b"one"
+
+
+def test_short_writes_are_continued(disk: Disk, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_write, real_pwrite = os.write, os.pwrite
+    monkeypatch.setattr(os, "write", lambda fd, data: real_write(fd, data[:3]))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real_pwrite(fd, data[:3], offset))
+    fd = disk.open(str(data_dir / "f"), os.O_RDWR | os.O_CREAT)
+    disk.write(fd, b"0123456789")
+    disk.pwrite(fd, b"abcdefgh", 1)
+    monkeypatch.undo()
+    assert disk.read_file(str(data_dir / "f")) == b"0abcdefgh9"
+    disk.close(fd)
+
+
+def test_preallocated_and_zero_filled_files_have_their_length(disk: Disk, data_dir: Path) -> None:
+    for fill in (disk.preallocate, disk.zero_fill):
+        fd = disk.open(str(data_dir / "f"), os.O_RDWR | os.O_CREAT)
+        fill(fd, 3 * 2**20 + 5)
+        assert disk.size(fd) == 3 * 2**20 + 5
+        disk.truncate(fd, 0)
+        disk.close(fd)
+
+
+def test_a_store_through_a_mapping_is_in_the_file(disk: Disk, data_dir: Path) -> None:
+    fd = disk.open(str(data_dir / "f"), os.O_RDWR | os.O_CREAT)
+    disk.preallocate(fd, 4096)
+    with disk.map(fd, 4096) as mapping:
+        mapping[5:8] = b"abc"
+        disk.sync_map(fd, mapping)
+    assert disk.read_file(str(data_dir / "f"))[5:8] == b"abc"
+    disk.close(fd)
+
+
+def test_a_descriptor_is_not_inherited(disk: Disk, data_dir: Path) -> None:
+    fd = disk.open(str(data_dir / "f"), os.O_RDWR | os.O_CREAT)
+    run = subprocess.run([sys.executable, "-c", f"import os; os.fstat({fd})"], capture_output=True, close_fds=False)
+    disk.close(fd)
+    assert run.returncode != 0
+
+
+def test_a_second_name_is_a_link_or_else_a_copy(disk: Disk, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = (str(data_dir / name) for name in "abc")
+    disk.write_file(a, b"data")
+    disk.link_or_copy(a, b)
+    assert os.stat(a).st_ino == os.stat(b).st_ino
+
+    def no_links(*_: str) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    disk.link_or_copy(a, c)
+    assert disk.read_file(c) == b"data"
+    assert os.stat(a).st_ino != os.stat(c).st_ino
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError):
+        disk.link_or_copy(a, b)
+
+
+def test_a_made_directory_is_private_and_making_it_again_is_no_error(disk: Disk, data_dir: Path) -> None:
+    path = str(data_dir / "sub")
+    disk.mkdir(path)
+    disk.mkdir(path)
+    check_private(path)
+    assert disk.exists(path)
+    disk.rmdir(path)
+    assert not disk.exists(path)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701, 0o777])
+def test_a_directory_open_to_others_is_refused_with_its_mode(data_dir: Path, mode: int) -> None:
+    data_dir.chmod(mode)
+    with pytest.raises(InsecureDirectory, match=f"{mode:04o}.*chmod 700"):
+        check_private(str(data_dir))
+    data_dir.chmod(0o700)
+
+
+def test_a_directory_of_somebody_else_and_a_file_are_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data_dir / "file").touch()
+    with pytest.raises(InsecureDirectory, match="not a directory"):
+        check_private(str(data_dir / "file"))
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(InsecureDirectory, match="belongs to user"):
+        check_private(str(data_dir))
+
+
+HOLDER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.flock(fd, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the holders are read from /proc")
+def test_the_holders_of_a_lock_are_named(data_dir: Path) -> None:
+    path = data_dir / "LOCK"
+    path.touch()
+    assert lock_holders(str(path)) == []
+    with WorkerProcess(HOLDER, str(path)) as worker:
+        assert worker.read_line() == "held"
+        assert worker.pid in lock_holders(str(path))
+        fd = os.open(path, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+    assert lock_holders(str(path)) == []
+    assert lock_holders(str(data_dir / "missing")) == []
+
+
+def test_the_boot_id_is_the_same_within_a_boot() -> None:
+    assert boot_id() == boot_id()
