@@ -498,6 +498,46 @@ def snapshot(store: Store) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in Path(store.dir).rglob("*") if p.is_file()}
 
 
+class RecordingDisk(Disk):
+    """Remembers what was synced, and what was first written."""
+
+    def __init__(self) -> None:
+        self.synced: list[str] = []
+        self.synced_before_first_write: list[str] | None = None
+
+    def sync_file(self, path: str) -> None:
+        self.synced.append(path)
+        super().sync_file(path)
+
+    def fsync_dir(self, path: str) -> None:
+        self.synced.append(path)
+        super().fsync_dir(path)
+
+    def _wrote(self) -> None:
+        if self.synced_before_first_write is None:
+            self.synced_before_first_write = list(self.synced)
+
+    def write(self, fd: int, data: bytes | memoryview) -> None:
+        self._wrote()
+        super().write(fd, data)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        self._wrote()
+        super().pwrite(fd, data, offset)
+
+    def replace(self, source: str, target: str) -> None:
+        self._wrote()
+        super().replace(source, target)
+
+
+def test_the_journal_is_synced_before_anything_derived_from_it_is_written(lived_in: Store) -> None:
+    flip(lived_in.file("positions"))
+    segments = [path for _, path in lived_in.journal.segments]
+    disk = RecordingDisk()
+    recover(disk, lived_in.dir)
+    assert disk.synced_before_first_write == [*segments, lived_in.paths.journal]
+
+
 def test_recovery_killed_at_any_step_and_run_again_gives_the_same(lived_in: Store, tmp_path: Path) -> None:
     flip(lived_in.file("positions"))
     path, end = tail_of(lived_in)
