@@ -75,8 +75,11 @@ def run(
         raise click.UsageError("either a configuration or a command behind --, not both")
     if argv is None and (namespace is not None or data_dir is not None):
         raise click.UsageError("--data-dir and --namespace are for a command behind --; a configuration has its own")
-    config = load_config(config_path or _CONFIG_FILE) if argv is None else single(argv, data_dir, namespace)
-    sys.exit(Supervisor(config, console=None if quiet else sys.stdout).run())
+    console = None if quiet else sys.stdout
+    if argv is not None:
+        sys.exit(Supervisor(single(argv, data_dir, namespace), console=console).run())
+    path = config_path or _CONFIG_FILE
+    sys.exit(Supervisor(load_config(path), console=console, reload=lambda: load_config(path)).run())
 
 
 @outlive.command()

@@ -22,6 +22,7 @@ from typing import IO
 
 import psutil
 
+from protocol.errors import OutliveError
 from supervisor.child import Child
 from supervisor.config import PERSISTENCE, Config
 from supervisor.control import (
@@ -38,6 +39,7 @@ from supervisor.control import (
 from supervisor.lifecycle import Event, State
 from supervisor.output import Console, LogFile, Output
 from supervisor.programs import Program, stages
+from supervisor.reload import drop_retired, take_over
 from supervisor.restart_policy import RestartPolicy
 from supervisor.signals import Signals
 from supervisor.sweep import sweep
@@ -51,12 +53,20 @@ _REFUSAL = 2
 
 
 class Supervisor:
-    """Runs a configuration until it is told to stop. `console` None: quiet, log files only."""
+    """Runs a configuration until it is told to stop.
+
+    `console` None: quiet, log files only. `reload` gives the configuration anew on SIGHUP; without it SIGHUP stops.
+    """
 
     def __init__(
-        self, config: Config, *, console: IO[str] | None = sys.stdout, clock: Callable[[], float] = time.monotonic
+        self,
+        config: Config,
+        *,
+        console: IO[str] | None = sys.stdout,
+        reload: Callable[[], Config] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config, self._clock = config, clock
+        self._config, self._reload, self._clock = config, reload, clock
         self._console = Console(console)
         self._run_dir = RunDir(config.run_dir)
         self._stages: list[list[Unit]] = []
@@ -81,6 +91,7 @@ class Supervisor:
             self._prepare(undo)
             while not self._is_over():
                 self._start_or_stop_next()
+                drop_retired(self._stages)
                 self._watch_new_children()
                 self._wait()
         return self._exit_code()
@@ -139,9 +150,21 @@ class Supervisor:
 
     def _on_signals(self) -> None:
         for number in self._signals.arrived():
-            if number != signal.SIGCHLD:
+            if number == signal.SIGHUP and self._reload is not None:
+                self._reload_config(self._reload)
+            elif number != signal.SIGCHLD:
                 self._say(f"{number.name}: stopping")
                 self.stop()
+
+    def _reload_config(self, reload: Callable[[], Config]) -> None:
+        try:
+            programs = stages(reload(), self._run_dir.mark)
+        except OutliveError as error:
+            self._say(f"SIGHUP: nothing is changed: {error}")
+            return
+        if not self._stopping:
+            for note in take_over(self._stages, programs, self._unit, self._stages_started):
+                self._say(f"SIGHUP: {note}")
 
     def _wait(self) -> None:
         now = self._clock()

@@ -15,7 +15,6 @@ from typing import Literal
 import msgspec
 
 from protocol.errors import ConfigError
-from protocol.notify import NOTIFY_VARIABLE
 from supervisor.config import (
     PERSISTENCE,
     Config,
@@ -29,16 +28,10 @@ from supervisor.config import (
 MARK_VARIABLE = "OUTLIVE_SUPERVISOR"
 """In the environment of every child and its children: the id of the run directory; what the sweep looks for."""
 
-_NOT_FOR_CHILDREN = (
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    NOTIFY_VARIABLE,
+_SYSTEMD = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 )
-"""systemd speaks to the supervisor by these; a child that used them would speak in its name."""
+"""By these systemd speaks with the supervisor; a child that used them would speak in its name."""
 
 Kind = Literal["persistence", "service", "strategy"]
 
@@ -71,7 +64,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 def stages(config: Config, mark: str, environ: Mapping[str, str] = os.environ) -> list[list[Program]]:
     """[[persistence], services, strategies]. Raises `ConfigError` for a command that does not exist."""
-    base = {key: value for key, value in environ.items() if key not in _NOT_FOR_CHILDREN}
+    base = {k: v for k, v in environ.items() if k not in _SYSTEMD and not k.startswith("OUTLIVE_")}
     base |= {MARK_VARIABLE: mark, "PYTHONFAULTHANDLER": "1"}  # stacks of a hung child go to its log
     base.setdefault("PYTHONUNBUFFERED", "1")  # the last words of a killed child are in its log too
     base["PATH"] = _with_our_interpreter(base.get("PATH", os.defpath))
@@ -89,6 +82,8 @@ def _persistence(settings: PersistenceSettings, base: dict[str, str]) -> Program
     argv = [*(settings.command or [sys.executable, "-m", "persistence_proc"]), "--data-dir", settings.data_dir]
     for option in ("runtime_dir", "endpoint", "curve_dir", "log_level"):
         value = getattr(settings, option)
+        if option == "runtime_dir" and settings.endpoint is not None:
+            continue  # then it holds the supervisor's sockets only
         if value is not None:
             argv += [f"--{option.replace('_', '-')}", value]
     return Program(

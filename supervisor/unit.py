@@ -45,6 +45,8 @@ class Unit:
         self.ever_ready = False
         self.last_exit: int | None = None
         self.recovering: int | None = None
+        self.retired = False
+        """No longer in the configuration: dropped when it has left."""
         self._delay = 0.0
         self._started = 0.0
         self._heard = 0.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program
+from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program, write_config
 from tests.waiting import wait_until
 
 WITHOUT_PIDFD = "import supervisor.child as c; c.open_pidfd = lambda pid: None"
@@ -173,3 +173,32 @@ def test_children_know_nothing_of_systemd(data_dir: Path) -> None:
         assert {"OUTLIVE_NAMESPACE", "OUTLIVE_DATA_DIR", "OUTLIVE_NOTIFY_FD"} <= set(environment)
         assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & set(environment)
         supervisor.terminate()
+
+
+def test_sighup_touches_only_what_changed(data_dir: Path) -> None:
+    tables = {name: program("serve") for name in ("strategies.same", "strategies.changed", "strategies.gone")}
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        names = ("persistence", "same", "changed", "gone")
+        before = {name: supervisor.wait_for(name, "running").pid for name in names}
+        del tables["strategies.gone"]
+        tables["strategies.changed"]["env"] = {"X": "1"}
+        write_config(data_dir, tables | {"strategies.new": program("serve")})
+        supervisor.signal(signal.SIGHUP)
+        supervisor.wait_for("new", "running")
+        supervisor.wait_for("changed", "running", but_not=before["changed"])
+        wait_until(lambda: "gone" not in [program.name for program in supervisor.status().programs])
+        assert [supervisor.program(name).pid for name in ("persistence", "same")] == [
+            before["persistence"],
+            before["same"],
+        ]
+        assert supervisor.terminate() == 0
+
+
+def test_a_mistake_in_a_reloaded_configuration_changes_nothing(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        write_config(data_dir, {"strategies.b": {"comand": ["x"]}})
+        supervisor.signal(signal.SIGHUP)
+        wait_until(lambda: "SIGHUP: nothing is changed" in supervisor.errors())
+        assert supervisor.program("a").pid == pid
+        assert supervisor.terminate() == 0

@@ -1,0 +1,106 @@
+"""The launcher, the logs and the control socket, each by itself."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import zmq
+
+from supervisor.config import Config
+from supervisor.control import Command, ControlServer, Done, RunDir, ask, make_private
+from supervisor.loop import Supervisor
+from supervisor.output import Console, LogFile, Output
+from tests.waiting import LONG
+
+
+def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "supervisor.launcher", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LONG)
+
+
+def test_the_launcher_becomes_the_program_in_a_session_of_its_own() -> None:
+    script = "import os; print(os.getpid() == os.getsid(0), os.getppid())"
+    result = launch(str(os.getpid()), "--", sys.executable, "-c", script)
+    assert result.stdout.split() == ["True", str(os.getpid())]
+
+
+def test_the_launcher_starts_nothing_when_its_parent_has_gone() -> None:
+    result = launch("1", "--", sys.executable, "-c", "print('started')")
+    assert result.returncode == 137
+    assert result.stdout == ""
+
+
+def test_the_launcher_names_a_program_that_can_not_be_executed() -> None:
+    result = launch(str(os.getpid()), "--", "no-such-program")
+    assert result.returncode == 127
+    assert result.stderr == "outlive: no-such-program: No such file or directory\n"
+
+
+def test_a_log_is_rotated_and_only_the_newest_are_kept(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path / "a.log"), max_bytes=10, keep=2)
+    for line in (b"one 56789\n", b"two 56789\n", b"three 789\n", b"four 6789\n"):
+        log.write(line)
+    log.close()
+    found = {path.name: path.read_bytes()[:4] for path in tmp_path.iterdir()}
+    assert found == {"a.log": b"four", "a.log.1": b"thre", "a.log.2": b"two "}
+
+
+def test_the_console_shows_whole_lines_with_names(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    output = Output("bot", LogFile(str(tmp_path / "bot.log"), 1000, 1), Console(stream))
+    output.feed(b"hel")
+    output.feed(b"lo\n\xff\nlast")
+    assert stream.getvalue() == "bot          | hello\nbot          | \ufffd\n"
+    output.end()
+    output.log.close()
+    assert output.last_line == "last"
+    assert (tmp_path / "bot.log").read_bytes() == b"hello\n\xff\nlast"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"status", b'{"verb": "explode"}', b'{"verb": "stop", "force": 1}', b"\xff" * 4000]
+)
+def test_a_malformed_command_is_refused_and_the_next_one_answered(data_dir: Path, data: bytes) -> None:
+    run_dir = RunDir(str(data_dir / "run"))
+    make_private(run_dir.path)
+    server = ControlServer(run_dir, lambda command: Done(message=command.verb))
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.wait(0.001):
+            server.serve()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with zmq.Context() as context, context.socket(zmq.REQ) as client:
+            client.connect(run_dir.address)
+            client.send(data)
+            assert client.poll(int(LONG * 1000))
+            assert b"no command" in client.recv()
+        assert ask(run_dir, Command(verb="status")) == Done(message="status")
+    finally:
+        ended.set()
+        thread.join()
+        server.close()
+
+
+def test_a_supervisor_runs_in_the_main_thread_only(data_dir: Path) -> None:
+    caught: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            Supervisor(Config()).run()
+        except RuntimeError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(caught[0])
