@@ -3,7 +3,8 @@
 Three parties work on it; each keeps to its own side:
 
 * The caller (`append`, under the session's put lock): stores a record through the mapping, no system call. It
-  switches to the prepared spare when a segment is full.
+  switches to the prepared spare when a segment is full, and makes one itself only when a burst outruns the pump or
+  a record is too large for it.
 * The pump (`unshipped`, `mark_*`, `maintain`; one thread): reads what is published, keeps a spare ready, reuses or
   removes what is acknowledged, folds what an absent persistence process has not taken.
 * `sync` (any thread): makes durable what is recorded.
@@ -112,8 +113,7 @@ class Outbox(SegmentChain):
         self._tail = (first, first.end, seq)
         self.synced = seq
         self._in_use = True
-        with self._files_lock:
-            self._prepare_spare()
+        self.maintain()
 
     # The caller's side
 
@@ -132,29 +132,31 @@ class Outbox(SegmentChain):
         return seq
 
     def _make_room(self, size: int) -> None:
-        if RECORDS_AT + size > SEGMENT_BYTES:
-            segment = self._large(size)
-        elif self._spare is not None:
-            segment, self._spare = self._spare, None
-        else:
-            reason = self.full_disk or "changes come faster than the disk makes room"
-            raise OutboxFull(f"no outbox segment is prepared in {self.folder}: {reason}")
+        segment, self._spare = self._spare, None
+        if segment is not None and RECORDS_AT + size > segment.capacity:
+            segment, self._spare = None, segment
+        if segment is None:
+            segment = self._make(max(size, SEGMENT_BYTES - RECORDS_AT))
         self._switch(segment)
 
-    def _large(self, size: int) -> OpenSegment:
-        """A segment for one record, made by the caller itself: the exception to "never asks for a disk"."""
+    def _make(self, size: int) -> OpenSegment:
+        """A segment made by the caller itself, for a record too large for a spare or a burst that outran the pump.
+
+        The exception to "never asks for a disk"; not when the disk is known to be full.
+        """
         segment = None
         try:
+            if self.full_disk is not None:
+                raise self.full_disk
             segment = self._files.create((), Marks(self.acked, self.shipped), size)
             self._files.name(segment)
             if self._spare is not None:
-                self._files.name(self._spare)  # numbers are the order: it comes behind the large one now
+                self._files.name(self._spare)  # numbers are the order: it comes behind the new one
             self._disk.fsync_dir(self.folder)
         except OSError as error:
             if segment is not None:
                 self._files.delete(segment)
-            what = f"no outbox segment of {size} bytes could be made in {self.folder}: {error}"
-            raise OutboxFull(what) from error
+            raise OutboxFull(f"no room for another segment in {self.folder}: {error}") from error
         return segment
 
     # The pump's side
@@ -205,7 +207,7 @@ class Outbox(SegmentChain):
             for gone in old:
                 self._disk.unlink(gone.path)
             self._files.sync()
-            self._prepare_spare()
+        self.maintain()
 
     # Leaving
 

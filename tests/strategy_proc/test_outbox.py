@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,8 @@ from protocol.segments import SEGMENT_BYTES
 from strategy_proc import outbox_chain
 from strategy_proc.outbox import Outbox, OutboxLock
 from tests.strategy_proc.outboxes import NAMESPACE, Lives, insert, payload, put, replay, seqs, ship
-from tests.waiting import wait_until
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 @pytest.fixture
@@ -74,8 +78,18 @@ def test_the_caller_switches_to_the_spare_without_the_pump(lives: Lives) -> None
     assert len(lives.read().records) == outbox.seq
 
 
-def test_without_a_spare_a_put_is_refused_and_nothing_changes(lives: Lives) -> None:
+def test_a_burst_that_outruns_the_pump_makes_its_own_segments(lives: Lives) -> None:
     outbox = lives.start()
+    for _ in range(4):
+        fill(outbox)
+    outbox.maintain()
+    fill(outbox)
+    assert len(lives.read().records) == outbox.seq == len(ship(outbox, 0))
+
+
+def test_on_a_full_disk_a_put_is_refused_and_nothing_changes(lives: Lives) -> None:
+    outbox = lives.start()
+    lives.disk.full = True
     fill(outbox)
     with pytest.raises(OutboxFull):
         fill(outbox)
@@ -83,6 +97,57 @@ def test_without_a_spare_a_put_is_refused_and_nothing_changes(lives: Lives) -> N
     with pytest.raises(OutboxFull):
         put(outbox, size=50_000)
     assert outbox.seq == before == lives.read().last
+
+
+class Struck(BaseException):
+    """What Ctrl-C raises, wherever the program happens to be."""
+
+
+def strike(at: int, call: Callable[[], object]) -> bool:
+    """Call, and raise before the `at`-th byte code instruction inside the outbox. False if there are not so many."""
+    left = at
+
+    def trace(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+        nonlocal left
+        if "strategy_proc/outbox" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                raise Struck
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Struck:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("at_the_end_of_a_segment", [False, True])
+def test_ctrl_c_anywhere_in_an_append_breaks_no_chain(lives: Lives, at_the_end_of_a_segment: bool) -> None:
+    outbox = lives.start()
+    put(outbox)
+    at = 0
+    while True:
+        if at_the_end_of_a_segment:
+            room = outbox._tail[0].capacity - outbox._tail[1]
+            put(outbox, size=max(room - 200, 1))
+        if not strike(at, lambda: put(outbox, size=200)):
+            break
+        recorded = outbox.seq
+        assert lives.read().last in (recorded, recorded + 1)  # a change whose call has raised may be there or not
+        put(outbox, size=10)
+        outbox.mark_acked(recorded - 1)
+        outbox.maintain()
+        assert seqs(lives.read().records) == [recorded, recorded + 1]
+        at += 1
+    assert at > 30
 
 
 def test_a_full_disk_is_reported_and_putting_goes_on_when_there_is_room_again(lives: Lives) -> None:
@@ -134,18 +199,11 @@ def test_large_records_of_one_thread_and_a_pump_keep_their_order(
     try:
         for _ in range(30):
             outbox.append(payload(insert("large", b"x" * (SEGMENT_BYTES + 1))))
-            wait_until(lambda: _put_once(outbox))
+            put(outbox, size=SEGMENT_BYTES * 2 // 3)
     finally:
         stop.set()
         thread.join()
     assert seqs(lives.read().records) == list(range(1, 61))
-
-
-def _put_once(outbox: Outbox) -> bool:
-    try:
-        return bool(put(outbox, size=SEGMENT_BYTES * 2 // 3))
-    except OutboxFull:
-        return False
 
 
 # The pump's side
@@ -191,8 +249,7 @@ def test_reading_while_another_thread_appends_never_sees_half_a_record(lives: Li
     outbox = lives.start()
 
     def append() -> None:
-        for _ in range(20_000):
-            wait_until(lambda: _try(outbox))
+        put(outbox, 20_000)
 
     thread = threading.Thread(target=append)
     thread.start()
@@ -205,13 +262,6 @@ def test_reading_while_another_thread_appends_never_sees_half_a_record(lives: Li
         outbox.mark_acked(at)
         outbox.maintain()
     thread.join()
-
-
-def _try(outbox: Outbox) -> bool:
-    try:
-        return bool(put(outbox))
-    except OutboxFull:
-        return False
 
 
 def test_marks_are_read_by_the_next_life_and_never_go_back(lives: Lives) -> None:
