@@ -21,7 +21,7 @@ with connect() as state:
     while True:
         count += 1
         numbers["count"] = count
-        if count % 100 == 0:
+        if count % 1000 == 0:
             print("put", count, flush=True)
             state.beat()
 """
