@@ -47,6 +47,8 @@ class NamespaceEntry(msgspec.Struct):
     closed: bool = False
     ts_last: int = 0
     """When the newest change arrived, ns UTC; 0 if none has."""
+    boot_id: str = ""
+    """Of the newest session's machine; empty if unknown."""
 
 
 class MapEntry(msgspec.Struct):

@@ -32,7 +32,7 @@ class Namespace:
         self.name = entry.name
         self.epoch, self.applied, self.durable = entry.epoch, entry.applied, entry.applied
         self.identity, self.since, self.openers = entry.identity, entry.since, dict(entry.openers)
-        self.closed, self.ts_last = entry.closed, entry.ts_last
+        self.closed, self.ts_last, self.boot_id = entry.closed, entry.ts_last, entry.boot_id
         self.was_closed = False
         """Whether the session before the present one left by `close`."""
         self.maps: dict[str, MapState] = {}
@@ -42,7 +42,6 @@ class Namespace:
         """Why recovery could not bring it back; then `carried` has its maps, untouched."""
         self.carried: list[MapEntry] = []
         # Of the present session, as far as this process has heard it
-        self.boot_id = ""  # machine and boot of the opener
         self.heard: float | None = None
         self.gap = False
         self.accepted = False
@@ -65,6 +64,7 @@ class Namespace:
             openers=dict(self.openers),
             closed=self.closed,
             ts_last=self.ts_last,
+            boot_id=self.boot_id,
         )
 
     # Opening
@@ -97,7 +97,7 @@ class Namespace:
 
     def _check_alive(self, request: Open, now: float) -> Refused | None:
         """On one machine the lock file has decided already; between machines silence has to."""
-        same_machine = request.identity == self.identity and request.boot_id == self.boot_id
+        same_machine = self._is_owner(request) and self.boot_id in ("", request.boot_id)
         if same_machine or request.takeover or not self.is_live(now):
             return None
         return boot_conflict(self.name, now - (self.heard or now))
@@ -107,24 +107,23 @@ class Namespace:
         return self.heard is not None and not self.closed and now - self.heard < SESSION_SILENCE
 
     def open(self, request: Open, now: float) -> None:
-        """Hand out the next epoch; the one before is fenced from here on.
-
-        `since` stays when the same identity comes again. After `adopt` the identity is unknown: the outbox that knows
-        the adopted epoch is its owner.
-        """
-        same = request.identity == self.identity or (not self.identity and request.epoch == self.epoch > 0)
+        """Hand out the next epoch; the one before is fenced from here on. `since` stays for the same outbox."""
+        if not self._is_owner(request):
+            self.since = self.epoch + 1
         self.epoch += 1
-        if not same:
-            self.since = self.epoch
+        if self.openers.get(request.identity.hex(), (-1, 0))[0] != request.life:  # else: the same life, asking again
+            self.was_closed = self.closed
         self.identity, self.boot_id = request.identity, request.boot_id
         self.openers.pop(request.identity.hex(), None)
         self.openers[request.identity.hex()] = (request.life, request.attempt)
         while len(self.openers) > MAX_OPENERS:
             del self.openers[next(iter(self.openers))]
-        if self.openers.get(request.identity.hex(), (-1, 0))[0] != request.life:  # else: the same life, asking again
-            self.was_closed = self.closed
         self.heard, self.closed, self.gap = now, False, False
         self.accepted = self.snapshot_wanted = False
+
+    def _is_owner(self, request: Open) -> bool:
+        """Whether the outbox that asks is the newest session's. After `adopt` that is whoever knows its epoch."""
+        return request.identity == self.identity or (not self.identity and request.epoch == self.epoch > 0)
 
     # Confirming
 

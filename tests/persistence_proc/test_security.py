@@ -1,0 +1,141 @@
+"""TCP with CURVE: who may connect, and which namespace each key may write."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+import zmq.auth
+
+from persistence_proc.security import load_access
+from protocol.changes import encode_changes
+from protocol.endpoints import parse_endpoint
+from protocol.errors import ConfigError, InsecureDirectory
+from protocol.frames import encode_record
+from protocol.messages import Delta, Opened, Refused, RefusedCode, Reply, Status, StatusReport, decode_reply, encode
+from tests.persistence_proc.raw_session import insert, open_request
+from tests.processes import PersistenceProcess
+from tests.waiting import LONG, wait_until
+
+
+def two_free_ports() -> int:
+    """A port that is free, as is the one behind it."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+@pytest.fixture
+def curve_dir(data_dir: Path) -> Path:
+    folder = data_dir / "keys"
+    folder.mkdir(0o700)
+    lines = []
+    for name, namespaces in (("mine", '["mine"]'), ("admin", '["*"]'), ("stranger", None)):
+        zmq.auth.create_certificates(folder, name)
+        if namespaces:
+            public, _ = zmq.auth.load_certificate(folder / f"{name}.key")
+            lines.append(f'[[client]]\nkey = "{public.decode()}"\nnamespaces = {namespaces}\n')
+    (folder / "clients.toml").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def address(data_dir: Path, curve_dir: Path) -> Iterator[str]:
+    """Endpoint of a process that wants keys."""
+    address = f"tcp://127.0.0.1:{two_free_ports()}"
+    with PersistenceProcess(data_dir / "state", "--endpoint", address, "--curve-dir", str(curve_dir)):
+        yield address
+
+
+class Client:
+    """Sockets with the key pair `name`, or none."""
+
+    def __init__(self, address: str, curve_dir: Path, name: str | None) -> None:
+        self.context: zmq.Context[Any] = zmq.Context()
+        endpoint = parse_endpoint(address)
+        self.requests, self.deltas = self.context.socket(zmq.REQ), self.context.socket(zmq.PUSH)
+        for one, target in ((self.requests, endpoint.requests), (self.deltas, endpoint.deltas)):
+            if name is not None:
+                public, secret = zmq.auth.load_certificate(curve_dir / f"{name}.key_secret")
+                one.curve_publickey, one.curve_secretkey = public, secret
+                one.curve_serverkey = zmq.auth.load_certificate(curve_dir / "server.key")[0]
+            one.connect(target)
+
+    def ask(self, request: object, seconds: float = LONG) -> Reply | None:
+        self.requests.send(encode(request))
+        if not self.requests.poll(round(seconds * 1000)):
+            return None
+        return decode_reply(self.requests.recv_multipart()[0])
+
+    def send(self, namespace: str) -> None:
+        head = Delta(namespace=namespace, epoch=1, base=0, upto=1)
+        self.deltas.send_multipart([encode(head), encode_record(1, 1, 1, encode_changes([insert("a", "x")]))])
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.destroy(0)
+
+
+def test_a_listed_key_opens_its_namespace_and_no_other(address: str, curve_dir: Path) -> None:
+    with Client(address, curve_dir, "mine") as client:
+        assert isinstance(client.ask(open_request("mine")), Opened)
+        other = client.ask(open_request("other"))
+        assert isinstance(other, Refused)
+        assert other.code == RefusedCode.NOT_ALLOWED
+
+
+def test_changes_of_a_namespace_that_the_key_may_not_write_are_refused(address: str, curve_dir: Path) -> None:
+    with Client(address, curve_dir, "admin") as admin, Client(address, curve_dir, "mine") as mine:
+        assert isinstance(admin.ask(open_request("other")), Opened)
+        mine.send("other")
+
+        def refused() -> bool:
+            report = admin.ask(Status())
+            assert isinstance(report, StatusReport)
+            return report.stale_refused == 1 and report.namespaces[0].applied == 0
+
+        wait_until(refused)
+        admin.send("other")
+        wait_until(lambda: admin.ask(Status()).namespaces[0].applied == 1)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["stranger", None])
+def test_who_is_not_listed_gets_no_answer(address: str, curve_dir: Path, name: str | None) -> None:
+    with Client(address, curve_dir, name) as client, Client(address, curve_dir, "admin") as admin:
+        assert admin.ask(Status()) is not None
+        assert client.ask(Status(), seconds=0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("client = 3", "clients.toml"),
+        ('[[client]]\nkey = "short"\nnamespaces = []', "40"),
+        ('[[client]]\nkey = "x"\nnamespaces = []\nextra = 1', "extra"),
+    ],
+)
+def test_a_bad_list_of_clients_names_what_is_wrong(data_dir: Path, text: str, word: str) -> None:
+    (data_dir / "clients.toml").write_text(text)
+    with pytest.raises(ConfigError, match=word):
+        load_access(str(data_dir))
+
+
+def test_a_missing_list_and_a_readable_folder_are_refused(data_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"clients\.toml"):
+        load_access(str(data_dir))
+    os.chmod(data_dir, 0o755)
+    with pytest.raises(InsecureDirectory, match="0755"):
+        load_access(str(data_dir))
