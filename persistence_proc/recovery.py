@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -64,6 +65,14 @@ class Recovered(msgspec.Struct):
     """For the log: what was found that should not be, and what was done about it."""
 
 
+class Seen(NamedTuple):
+    """A data directory that was only looked at. `maps` lacks what recovery would refuse."""
+
+    known: Knowledge
+    found: list[FoundMap]
+    maps: dict[MapKey, RecoveredMap]
+
+
 def recover(disk: Disk, data_dir: str, progress: Callable[[int], None] = lambda percent: None) -> Recovered:
     """Recover a data directory that this process has locked, or make a new one. `progress` is told per cent.
 
@@ -75,6 +84,18 @@ def recover(disk: Disk, data_dir: str, progress: Callable[[int], None] = lambda 
     if contents is None:
         return _new_store(disk, paths)
     return _Recovery(disk, paths, contents, progress).run()
+
+
+def look(disk: Disk, data_dir: str) -> Seen | None:
+    """What `recover` would find and load, for whoever only wants to see it: nothing is written. None without journal.
+
+    Raises `StateRefused` when the journal can't be read.
+    """
+    paths = Paths(data_dir)
+    contents = read_journal(disk, paths.journal)
+    if contents is None:
+        return None
+    return _Recovery(disk, paths, contents, lambda percent: None).look()
 
 
 def _new_store(disk: Disk, paths: Paths) -> Recovered:
@@ -127,6 +148,13 @@ class _Recovery:
         )  # fmt: skip
 
     # Looking
+
+    def look(self) -> Seen:
+        """Everything up to the first step that writes."""
+        found = survey(self.disk, self.paths, self.known)
+        maps = self._load(found)
+        self._replay(maps)
+        return Seen(self.known, found, maps)
 
     def _check_store(self) -> bool:
         """Whether STORE is missing: the first start was killed before it, or a person deleted it."""

@@ -45,6 +45,11 @@ class FoundMap(NamedTuple):
         return decide(self.case)
 
     @property
+    def is_refused(self) -> bool:
+        """Whether this map alone keeps its namespace, or everything, from being served."""
+        return self.action in (Action.REFUSE_NAMESPACE, Action.REFUSE_START)
+
+    @property
     def problems(self) -> str:
         return "; ".join(f"{f.path} {f.problem}" for f in (self.current, self.previous) if f.problem)
 

@@ -81,9 +81,10 @@ def test_a_flipped_bit_in_the_head_is_damage_or_changes_nothing(at: int, bit: in
     whole = segment()
     whole[at] ^= 1 << bit
     try:
-        assert decode_segment("x.seg", bytes(whole)).head == HEAD
-    except Damaged as error:
-        assert error.path == "x.seg"
+        found = decode_segment("x.seg", bytes(whole)).head
+    except Damaged:
+        return
+    assert found == HEAD
 
 
 @given(st.integers(0, CAPACITY - 1))

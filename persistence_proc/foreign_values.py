@@ -1,0 +1,126 @@
+"""Decode stored values for people to look at, without importing or running anything of the bot that wrote them.
+
+Plain types and the shipped records come back as they are. Every other global that a pickle names, class or function,
+becomes a `Placeholder` that shows its name and what it was given.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+import msgspec
+
+from protocol.errors import UntrustedType
+from protocol.records import restore_record
+from protocol.values import Trust
+
+
+class Placeholder:
+    """Stands for an object of a class that is not loaded here. Takes whatever a pickle does to it."""
+
+    named = "?"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Placeholder:
+        self = super().__new__(cls)
+        self.__dict__["given"] = args
+        self.__dict__["fields"] = dict(kwargs)
+        self.__dict__["held"] = []
+        return self
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Everything was taken by __new__, which is all that some pickles call."""
+
+    def __setstate__(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+                self.fields.update(part)
+            elif part is not None:
+                self.__dict__["given"] += (part,)
+
+    @property
+    def given(self) -> tuple[Any, ...]:
+        """Arguments of its construction."""
+        return tuple(self.__dict__["given"])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Attributes by name."""
+        found: dict[str, Any] = self.__dict__["fields"]
+        return found
+
+    @property
+    def held(self) -> list[Any]:
+        """What was appended to it, or set in it (as pairs)."""
+        found: list[Any] = self.__dict__["held"]
+        return found
+
+    def append(self, item: Any) -> None:
+        self.held.append(item)
+
+    def extend(self, items: Any) -> None:
+        self.held.extend(items)
+
+    def add(self, item: Any) -> None:
+        self.held.append(item)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.held.append((key, value))
+
+    def __repr__(self) -> str:
+        parts = [repr(item) for item in (*self.given, *self.held)]
+        parts += [f"{name}={value!r}" for name, value in self.fields.items()]
+        return f"<{self.named}{' ' if parts else ''}{', '.join(parts)}>"
+
+
+class Unreadable:
+    """Stands for a value whose bytes are no pickle."""
+
+    def __init__(self, why: str, size: int) -> None:
+        self.why, self.size = why, size
+
+    def __repr__(self) -> str:
+        return f"<unreadable, {self.size} bytes: {self.why}>"
+
+
+def show_value(data: bytes) -> Any:
+    """The value, with placeholders for what is not plain. Raises nothing: at worst it is `Unreadable`."""
+    try:
+        return _Reader(io.BytesIO(data)).load()
+    except Exception as error:  # a pickle can fail in as many ways as there are types in it
+        return Unreadable(f"{type(error).__name__}: {error}", len(data))
+
+
+_plain = Trust()
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _INSTEAD:
+            return _INSTEAD[module, name]
+        try:
+            return _plain.find_class(module, name)
+        except (UntrustedType, AttributeError, ImportError):
+            named = f"{module}.{name}"  # whoever wrote the pickle chose it: nothing that a terminal would obey
+            return type("Unknown", (Placeholder,), {"named": named if named.isprintable() else repr(named)})
+
+
+def _restore_record(kind: Any, data: bytes) -> Any:
+    if not issubclass(kind, Placeholder):
+        return restore_record(kind, data)
+    record = kind()
+    record.fields.update(msgspec.msgpack.decode(data))
+    return record
+
+
+def _reconstruct(kind: Any, base: Any, state: Any) -> Any:
+    if issubclass(kind, Placeholder):
+        return kind() if state is None else kind(state)
+    return base.__new__(kind, state) if base is not object else kind.__new__(kind)
+
+
+_INSTEAD = {
+    ("protocol.records", "restore_record"): _restore_record,
+    ("copyreg", "_reconstructor"): _reconstruct,
+}
