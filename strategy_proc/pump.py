@@ -141,6 +141,8 @@ class Pump:
         """Hand new changes to the socket while there is room in the window. Whether anything was handed over."""
         moved = False
         while self._shipped < self._outbox.seq and (self._bytes_in_flight < WINDOW_BYTES or not self._in_flight):
+            if not push.poll(0, zmq.POLLOUT):  # nobody there: what is not handed over is not marked as shipped
+                break
             try:
                 run = self._outbox.unshipped(self._shipped, MESSAGE_BYTES)
             except LookupError:

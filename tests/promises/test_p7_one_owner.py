@@ -22,9 +22,13 @@ m["mine"] = "zombie"
 state.flush()
 print("flushed", flush=True)
 sys.stdin.readline()
+for n in range(100):
+    m["zombie"] = n
+print("written", flush=True)
+sys.stdin.readline()
 try:
     while True:
-        m["mine"] = m["zombie"] = "late"
+        m["mine"] = "late"
 except Fenced as error:
     print("fenced", flush=True)
 sys.stdin.readline()
@@ -42,10 +46,10 @@ if child == 0:
     try:
         m["child"] = 1
     except SessionForked:
-        print("refused", flush=True)
+        os.write(1, b"refused\\n")
     time.sleep(600)
 m["after"] = 2
-print(child, flush=True)
+os.write(1, b"%d\\n" % child)
 time.sleep(600)
 """
 
@@ -77,12 +81,16 @@ def test_a_zombie_that_wakes_up_after_its_replacement_changes_nothing_and_is_tol
         hosts = own_folder(data_dir, "a"), own_folder(data_dir, "b")
         with WorkerProcess(ZOMBIE, hosts[0], endpoint) as zombie:
             assert zombie.read_line() == "flushed"
+            persistence.kill()
+            zombie.write_line("write what nobody takes")
+            assert zombie.read_line() == "written"
             zombie.stop()
+            persistence.start()
             with connect("bot", data_dir=hosts[1], endpoint=endpoint, takeover=True) as state:
                 m = state.map("m")
                 assert m == {"mine": "zombie"}
                 m["mine"] = "new owner"
-                zombie.write_line("go")
+                zombie.write_line("go on")
                 zombie.cont()
                 assert zombie.read_line() == "fenced"
                 zombie.kill()
