@@ -21,6 +21,7 @@ from demo.view import View, make_view
 from protocol.errors import OutliveError
 from supervisor.config import PERSISTENCE
 
+PLAIN_WIDTH = 120  # columns, where there is no terminal that has a width
 LOOK_EVERY = 0.25  # seconds
 GRACE = 180.0  # seconds beyond the planned end after which a run that has not ended has failed
 
@@ -28,14 +29,17 @@ GRACE = 180.0  # seconds beyond the planned end after which a run that has not e
 def main() -> int:
     options = _options()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
     try:
-        return 0 if run(options, console) else 1
+        run(options, console)
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
     except (OutliveError, RuntimeError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
-        return 2
+        return 1
+    return 0
 
 
 def _options() -> argparse.Namespace:
@@ -48,8 +52,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(options: argparse.Namespace, console: Console) -> bool:
-    """The whole demo; whether the verdict holds."""
+def run(options: argparse.Namespace, console: Console) -> None:
+    """The whole demo. Raises `RuntimeError` when the verdict does not hold."""
     console.print("First the run that nobody disturbs, to know how it must end ...")
     undisturbed = {name: undisturbed_run(name) for name in STRATEGIES}
     for name, expected in undisturbed.items():
@@ -63,14 +67,12 @@ def run(options: argparse.Namespace, console: Console) -> bool:
         scene.start_supervisor(options.seconds)
         with make_view(console) as view:
             last = _watch(scene, chaos, view, options.seconds + GRACE)
-        restarts = sum(program.restarts for program in last.status.programs) if last.status is not None else 0
+        restarts = {program.name: program.restarts for program in last.status.programs} if last.status else {}
         scene.stop_supervisor()
         runs = {name: stored_run(name, scene.venue(name), scene.state) for name in STRATEGIES}
         kills = chaos.kills if chaos is not None else []
-        good = show_verdict(judge(runs, undisturbed, kills, restarts), console)
-        if not good:
+        if not show_verdict(judge(runs, undisturbed, kills, restarts), console):
             raise RuntimeError(f"the verdict does not hold; everything is kept in {scene.folder}")
-    return good
 
 
 def _watch(scene: Scene, chaos: Chaos | None, view: View, limit: float) -> Sight:

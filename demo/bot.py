@@ -69,6 +69,8 @@ class Bot:
         self.trades: MutableMapping[str, Trade] = state.map("trades", Trade)
         self._bars: dict[str, deque[Bar]] = {symbol: deque(maxlen=WINDOW) for symbol in SYMBOLS}
         self._last_day = -1
+        self.found_again = self.sent_again = 0
+        """Intents of the life before that the exchange turned out to have, and those that it had not."""
 
     # One life
 
@@ -120,6 +122,9 @@ class Bot:
         """Ask the exchange about every order that is not settled, then go on where the life before stopped."""
         for order in list(self.orders.values()):
             found = self._look_up(order)
+            if order.status is OrderStatus.INITIALIZED:
+                self.found_again += bool(found)
+                self.sent_again += not found
             if order.status is OrderStatus.PENDING_CANCEL:
                 continue
             if found:  # its fills come with the day they belong to
@@ -313,6 +318,12 @@ def main() -> None:
         print(f"{strategy.name}: {state.recovered}", flush=True)
         bot = Bot(state, Venue(SocketChannel(os.environ["DEMO_EXCHANGE"]), strategy.name), strategy)
         bot.start()
+        if bot.found_again or bot.sent_again:
+            found, sent = bot.found_again, bot.sent_again
+            print(
+                f"{strategy.name}: killed while sending: {found} orders found at the exchange, {sent} sent now",
+                flush=True,
+            )
         beaten = 0.0
         while not (bot.finished or pace.stopping):
             bot.trade_day()

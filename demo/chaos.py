@@ -86,7 +86,9 @@ def _open(program: ProgramStatus) -> tuple[str, int, int] | None:
     except OSError:
         return None
     try:
-        if program.created is not None and abs(psutil.Process(program.pid).create_time() - program.created) < 0.1:
+        process = psutil.Process(program.pid)
+        same = program.created is not None and abs(process.create_time() - program.created) < 0.1
+        if same and process.status() != psutil.STATUS_ZOMBIE:
             return program.name, program.pid, handle
     except psutil.Error:
         pass

@@ -6,6 +6,7 @@ The bots' state is read as any Python program can read it: `pickle.load` of the 
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -70,14 +71,19 @@ def _load(path: Path) -> dict[Any, Any]:
     return items
 
 
-def judge(runs: dict[str, Run], undisturbed: dict[str, Run], kills: Sequence[Kill], restarts: int) -> list[Check]:
-    """All checks, in the order in which they are read."""
-    died = sum(len(kill.victims) for kill in kills)
+def judge(
+    runs: dict[str, Run], undisturbed: dict[str, Run], kills: Sequence[Kill], restarts: dict[str, int]
+) -> list[Check]:
+    """All checks, in the order in which they are read. `restarts`: of each program, as the supervisor counted."""
+    killed = Counter(name for kill in kills for name, _ in kill.victims)
+    others = {name: count - killed[name] for name, count in restarts.items() if count > killed[name]}
+    survived = all(restarts.get(name, 0) >= count for name, count in killed.items())
     orders = sum(run.books.orders for run in runs.values())
     duplicates = sum(run.books.duplicates for run in runs.values())
     trades = sum(len(run.books.trades) for run in runs.values())
     checks = [
-        Check("kills survived", f"{died} processes in {len(kills)} strikes, {restarts} restarts", restarts >= died),
+        Check("kills survived", f"{killed.total()} processes in {len(kills)} strikes", survived),
+        Check("other deaths", ", ".join(f"{name} {count}" for name, count in others.items()) or "0", not others),
         Check("orders at the exchange", f"{orders}, {trades} trades", orders > 0 and trades > 0),
         Check("duplicates", str(duplicates), duplicates == 0),
     ]

@@ -88,7 +88,7 @@ class PlainView:
 def plain_line(sight: Sight) -> str:
     """The picture in one line."""
     programs = sight.status.programs if sight.status is not None else []
-    parts = [f"{p.name} {p.state} pid {p.pid or '-'} restarts {p.restarts} {size(p.rss)}" for p in programs]
+    parts = [f"{p.name} {p.state} pid {p.pid or '-'}, restarts {p.restarts}, {size(p.rss)}" for p in programs]
     for name, books in sight.books.items():
         held = ", ".join(f"{symbol} {holding.quantity}" for symbol, holding in books.holdings.items()) or "flat"
         parts.append(f"{name} {_date(books.day)}: {held}, {len(books.open_orders)} open of {books.orders} orders")

@@ -102,7 +102,7 @@ def trend_run() -> Run:
 
 
 def broken(checks_of: Run, expected: Run) -> set[str]:
-    return {check.what for check in judge({"trend": checks_of}, {"trend": expected}, [], 0) if not check.holds}
+    return {check.what for check in judge({"trend": checks_of}, {"trend": expected}, [], {}) if not check.holds}
 
 
 def test_an_undisturbed_run_passes_its_own_verdict(trend_run: Run) -> None:
@@ -131,9 +131,15 @@ def test_lost_state_breaks_the_verdict(trend_run: Run) -> None:
 
 def test_a_kill_without_a_restart_breaks_the_verdict(trend_run: Run) -> None:
     runs = {"trend": trend_run}
-    checks = judge(runs, runs, [Kill(1.0, (("trend", 1),))], restarts=0)
+    checks = judge(runs, runs, [Kill(1.0, (("trend", 1),))], restarts={"trend": 0})
     assert [check.what for check in checks if not check.holds] == ["kills survived"]
     assert not show_verdict(checks, Console(file=io.StringIO()))
+
+
+def test_a_death_that_nobody_caused_breaks_the_verdict(trend_run: Run) -> None:
+    runs = {"trend": trend_run}
+    checks = judge(runs, runs, [Kill(1.0, (("trend", 1),))], restarts={"trend": 2})
+    assert [check.what for check in checks if not check.holds] == ["other deaths"]
 
 
 def test_a_run_is_shown_as_a_picture_and_as_plain_lines(trend_run: Run) -> None:
