@@ -174,3 +174,11 @@ def test_the_cooldown_after_a_loss_is_respected(name: str) -> None:
     for symbol, times in entered.items():
         for end in ends[symbol]:
             assert not any(end - COOLDOWN_NS <= ts < end for ts in times)
+
+
+@both_strategies
+def test_without_the_look_up_the_exchange_would_show_duplicates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a verdict of 0 duplicates means something."""
+    monkeypatch.setattr(Bot, "_look_up", lambda self, order: [])
+    replay = Replay(name, 300, EveryPlaceOnce())
+    assert replay.run().duplicates > 0
