@@ -17,10 +17,17 @@ from protocol.records import restore_record
 from protocol.values import Trust
 
 
-class Placeholder:
-    """Stands for an object of a class that is not loaded here. Takes whatever a pickle does to it."""
+class _Named(type):
+    """The class itself may be a value, or part of one."""
 
-    named = "?"
+    named: str = "?"
+
+    def __repr__(cls) -> str:
+        return f"<{cls.named}>"
+
+
+class Placeholder(metaclass=_Named):
+    """Stands for an object of a class that is not loaded here. Takes whatever a pickle does to it."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Placeholder:
         self = super().__new__(cls)
@@ -69,9 +76,10 @@ class Placeholder:
         self.held.append((key, value))
 
     def __repr__(self) -> str:
+        name = type(self).named
         parts = [repr(item) for item in (*self.given, *self.held)]
-        parts += [f"{name}={value!r}" for name, value in self.fields.items()]
-        return f"<{self.named}{' ' if parts else ''}{', '.join(parts)}>"
+        parts += [f"{field}={value!r}" for field, value in self.fields.items()]
+        return f"<{name}{' ' if parts else ''}{', '.join(parts)}>"
 
 
 class Unreadable:
@@ -103,7 +111,7 @@ class _Reader(pickle.Unpickler):
             return _plain.find_class(module, name)
         except (UntrustedType, AttributeError, ImportError):
             named = f"{module}.{name}"  # whoever wrote the pickle chose it: nothing that a terminal would obey
-            return type("Unknown", (Placeholder,), {"named": named if named.isprintable() else repr(named)})
+            return _Named("Unknown", (Placeholder,), {"named": named if named.isprintable() else repr(named)})
 
 
 def _restore_record(kind: Any, data: bytes) -> Any:

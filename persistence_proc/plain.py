@@ -37,7 +37,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _placeholder(value: Placeholder, depth: int) -> dict[str, Any]:
-    shown: dict[str, Any] = {"type": value.named}
+    shown: dict[str, Any] = {"type": type(value).named}
     if value.given or value.held:
         shown["items"] = [plain(item, depth + 1) for item in (*value.given, *value.held)]
     shown.update((str(name), plain(item, depth + 1)) for name, item in value.fields.items())

@@ -6,8 +6,6 @@ result is what recovery and the next `connect` would make of it, as far as that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 from persistence_proc.catalog import MapKey, NamespaceEntry
@@ -62,12 +60,19 @@ class ShownStore(msgspec.Struct):
 
 
 def read_store(disk: Disk, data_dir: str) -> ShownStore:
-    """Everything that can be read. Raises OSError only if the directory itself can't be."""
+    """Everything that can be read. Raises OSError only if the directory itself can't be.
+
+    The outboxes come first: what a running bot's outbox drops meanwhile is then in the journal.
+    """
     paths = Paths(data_dir)
     disk.listdir(data_dir)
+    outboxes = {name: _read_outbox(disk, paths.outbox(name), name) for name in paths.namespaces(disk)}
     store = _read_settled(disk, paths)
-    for name in paths.namespaces(disk):
-        _add_outbox(disk, paths, store, name)
+    for name, contents in outboxes.items():
+        if isinstance(contents, str):
+            store.problems.append(contents)
+        elif contents is not None:
+            _add_outbox(store, name, contents)
     return store
 
 
@@ -139,30 +144,29 @@ def _newest_file(disk: Disk, paths: Paths, key: MapKey) -> tuple[ShownMap | None
 # Outboxes
 
 
-def _add_outbox(disk: Disk, paths: Paths, store: ShownStore, name: str) -> None:
-    """Apply what only the outbox holds, as the next `connect` would."""
-    folder = paths.outbox(name)
-    if not disk.exists(folder):
-        return
-    try:
-        contents = _read_outbox(disk, folder, name)
-        namespace = store.namespace(name)
-        if _is_of_another_history(contents, namespace.entry):
-            store.problems.append(f"{folder} belongs to another history of this namespace; it is not shown")
-            return
-        _apply_records(contents, namespace)
-    except (OutliveError, OSError) as error:
-        store.problems.append(str(error))
-
-
-def _read_outbox(disk: Disk, folder: str, name: str) -> OutboxContents:
-    for attempt in range(1, ATTEMPTS + 1):
+def _read_outbox(disk: Disk, folder: str, name: str) -> OutboxContents | str | None:
+    """None if there is none, a sentence if it can't be read."""
+    problem = ""
+    for _ in range(ATTEMPTS if disk.exists(folder) else 0):
         try:
             return read_outbox(disk, folder, name, boot_id())
-        except (Damaged, FileNotFoundError):
-            if attempt == ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+        except (OutliveError, OSError) as error:
+            problem = str(error)
+    return problem or None
+
+
+def _add_outbox(store: ShownStore, name: str, contents: OutboxContents) -> None:
+    """Apply what only the outbox holds, as the next `connect` would."""
+    if not contents.segments and contents.identity is None:
+        return
+    namespace = store.namespace(name)
+    if _is_of_another_history(contents, namespace.entry):
+        store.problems.append(f"the outbox of {name} belongs to another history of it; it is not shown")
+        return
+    try:
+        _apply_records(contents, namespace)
+    except MalformedMessage as error:
+        store.problems.append(f"the outbox of {name} holds a record that can't be read: {error}")
 
 
 def _is_of_another_history(contents: OutboxContents, entry: NamespaceEntry | None) -> bool:
@@ -179,17 +183,10 @@ def _apply_records(contents: OutboxContents, namespace: ShownNamespace) -> None:
         if record.seq <= applied or record.epoch < since:
             continue
         namespace.in_outbox += record.seq - max(record.base, applied)
-        for op, name, key, value in _changes(record.payload):
+        for op, name, key, value in decode_changes(record.payload):
             shown = namespace.map(name)
             shown.in_outbox += 1
             if op == DROP:
                 del namespace.maps[name]
             else:
                 apply_change(shown.items, op, key, value)
-
-
-def _changes(payload: bytes) -> Iterator[tuple[int, str, bytes, bytes]]:
-    try:
-        yield from decode_changes(payload)
-    except MalformedMessage as error:
-        raise Damaged("a record of the outbox", 0, str(error), "docs/recovery.md says what to do.") from None

@@ -28,7 +28,7 @@ from persistence_proc.survey import (
     read_knowledge,
     survey,
 )
-from protocol.changes import apply_change
+from protocol.changes import DROP, apply_change
 from protocol.disk import Disk
 from protocol.errors import Damaged, ForeignStore, StateWentBack
 
@@ -73,9 +73,15 @@ class Seen(NamedTuple):
     maps: dict[MapKey, RecoveredMap]
 
 
-def recover(disk: Disk, data_dir: str, progress: Callable[[int], None] = lambda percent: None) -> Recovered:
+def recover(
+    disk: Disk,
+    data_dir: str,
+    progress: Callable[[int], None] = lambda percent: None,
+    accepted: frozenset[str] = frozenset(),
+) -> Recovered:
     """Recover a data directory that this process has locked, or make a new one. `progress` is told per cent.
 
+    A person has `accepted` that namespaces go on without the maps for which they would be refused.
     Raises `StateRefused` (mostly `Damaged`) when nothing can be served, OSError when the disk fails.
     """
     paths = Paths(data_dir)
@@ -83,7 +89,7 @@ def recover(disk: Disk, data_dir: str, progress: Callable[[int], None] = lambda 
     contents = read_journal(disk, paths.journal)
     if contents is None:
         return _new_store(disk, paths)
-    return _Recovery(disk, paths, contents, progress).run()
+    return _Recovery(disk, paths, contents, progress).run(accepted)
 
 
 def look(disk: Disk, data_dir: str) -> Seen | None:
@@ -121,19 +127,21 @@ class _Recovery:
         self.notes: list[str] = []
         self.known: Knowledge = read_knowledge(contents)
 
-    def run(self) -> Recovered:
+    def run(self, accepted: frozenset[str]) -> Recovered:
         """All steps, in the order that makes each safe to repeat."""
         store_missing = self._check_store()
         self._sync_what_was_read()
         found = survey(self.disk, self.paths, self.known)
         self._refuse_start(found)
-        refused = self._refusals(found)
+        refused = self._refusals([one for one in found if one.key[0] not in accepted])
         maps = self._load(found)
         self._replay(maps)
         self._clear_temporaries()
         self._keep_journal_damage()
         for one in found:
             self._set_aside(one)
+            if one.action is Action.REFUSE_NAMESPACE and one.key[0] in accepted:
+                self._give_up(one)
         self._save(maps)
         if store_missing:
             self.disk.replace_file(self.paths.store, encode_store(self.known.store_id))
@@ -262,6 +270,14 @@ class _Recovery:
             if file.present and not superseded and not in_use:
                 self.notes.append(f"{file.path} {file.problem}")
                 self._quarantine(file.path)
+
+    def _give_up(self, one: FoundMap) -> None:
+        """Drop a map that is lost; what there is of its files is kept."""
+        for file in (one.current, one.previous):
+            if file.present:
+                self._quarantine(file.path)
+        self.known.books.note(self.known.last_lsn + 1, *one.key, DROP)
+        self.notes.append(f"map {'/'.join(one.key)} is given up: {one.problems}")
 
     def _quarantine(self, path: str) -> None:
         self.disk.mkdir(self.paths.quarantine)

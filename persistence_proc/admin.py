@@ -1,0 +1,148 @@
+"""`python -m persistence_proc.admin accept|forget NAMESPACE --data-dir DIR`: settle what only a person can decide.
+
+accept   What the persistence process has is right, and an outbox that disagrees goes to the quarantine; or, while
+         its bot lives, the bot's state is right and is taken as a whole; or, for a namespace that recovery refused,
+         go on without the maps that are lost.
+forget   Delete a namespace: its maps for good, and its outbox.
+
+Exit codes: 0 done; 1 not done, one line says why; 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from persistence_proc.admin_server import Connection, is_served, running_server, serving
+from persistence_proc.outbox_admin import claim_outbox, remove_outbox, set_outbox_aside
+from persistence_proc.paths import Paths
+from persistence_proc.recovery import look, recover
+from persistence_proc.recovery_table import Action
+from persistence_proc.security import take_lock
+from protocol.disk import Disk
+from protocol.errors import ConfigError, NamespaceInUse, OutliveError, StateRefused
+from protocol.messages import Accept, Forget, Refused, RefusedCode
+from protocol.names import check_namespace
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def admin() -> None:
+    """Settle what only a person can decide."""
+
+
+_data_dir = click.option("--data-dir", required=True, envvar="OUTLIVE_DATA_DIR", metavar="DIR", help="The state.")
+_outbox_dir = click.option("--outbox-dir", metavar="DIR", help="The outbox, if not in DIR/NAMESPACE/outbox.")
+
+
+@admin.command()
+@click.argument("namespace")
+@_data_dir
+@_outbox_dir
+def accept(namespace: str, data_dir: str, outbox_dir: str | None) -> None:
+    """Go on from the state that is there, although something else was newer."""
+    disk, paths = Disk(), _paths(data_dir, namespace)
+    if _lost_maps(disk, paths, namespace):
+        _accept_loss(disk, paths, namespace)
+        return
+    folder = outbox_dir or paths.outbox(namespace)
+    try:
+        lock = claim_outbox(disk, folder, namespace)
+    except NamespaceInUse:
+        _ask_for_snapshot(running_server(disk, paths), namespace)
+        return
+    try:
+        click.echo(set_outbox_aside(disk, paths, folder, namespace))
+    finally:
+        if lock is not None:
+            disk.close(lock)
+
+
+@admin.command()
+@click.argument("namespace")
+@_data_dir
+@_outbox_dir
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def forget(namespace: str, data_dir: str, outbox_dir: str | None, yes: bool) -> None:
+    """Delete all maps of a namespace, and its outbox, for good."""
+    disk, paths = Disk(), _paths(data_dir, namespace)
+    if not yes:
+        click.confirm(f"Delete all state of {namespace!r} in {data_dir} for good?", abort=True)
+    folder = outbox_dir or paths.outbox(namespace)
+    lock = claim_outbox(disk, folder, namespace)
+    try:
+        with serving(disk, paths) as server:
+            reply = server.ask(Forget(namespace=namespace))
+        unknown = isinstance(reply, Refused) and reply.code is RefusedCode.UNKNOWN_NAMESPACE
+        if isinstance(reply, Refused) and not (unknown and lock is not None):
+            raise OutliveError(reply.message)
+        removed = remove_outbox(disk, folder)
+    finally:
+        if lock is not None:
+            disk.close(lock)
+    click.echo(f"namespace {namespace!r} is forgotten" + (f", with {removed} files of its outbox" if removed else ""))
+
+
+def _paths(data_dir: str, namespace: str) -> Paths:
+    check_namespace(namespace)
+    paths = Paths(os.path.abspath(data_dir))
+    if not os.path.isdir(paths.data_dir):
+        raise ConfigError(f"{data_dir} is no directory")
+    return paths
+
+
+def _ask_for_snapshot(server: Connection, namespace: str) -> None:
+    reply = server.ask(Accept(namespace=namespace))
+    if isinstance(reply, Refused):
+        raise OutliveError(reply.message)
+    click.echo(f"namespace {namespace!r} has a live bot: its whole state will be taken from it")
+
+
+def _lost_maps(disk: Disk, paths: Paths, namespace: str) -> bool:
+    """Whether recovery refuses this namespace for maps that are lost."""
+    try:
+        seen = look(disk, paths.data_dir)
+    except (StateRefused, OSError):
+        return False
+    found = seen.found if seen else []
+    return any(one.key[0] == namespace and one.action is Action.REFUSE_NAMESPACE for one in found)
+
+
+def _accept_loss(disk: Disk, paths: Paths, namespace: str) -> None:
+    """Recover once with the loss accepted; the persistence process starts on the result."""
+    if is_served(disk, paths):
+        raise OutliveError(f"stop the persistence process of {paths.data_dir} first: maps are given up in recovery")
+    lock = take_lock(disk, paths.lock, paths.data_dir)
+    try:
+        recovered = recover(disk, paths.data_dir, accepted=frozenset({namespace}))
+        recovered.journal.close()
+    finally:
+        disk.close(lock)
+    for note in recovered.notes:
+        click.echo(note)
+    click.echo(f"namespace {namespace!r} goes on without what is lost")
+
+
+def run() -> None:
+    """The entry point: every error is one line."""
+    try:
+        admin.main(prog_name="outlive", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        _leave(error.format_message(), 2)
+    except click.Abort:
+        _leave("nothing was changed", 1)
+    except (OutliveError, OSError) as error:
+        _leave(str(error), 1)
+
+
+def _leave(message: str, code: int) -> None:
+    click.echo(f"outlive: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,108 @@
+"""Ask the persistence process that serves a data directory; where none does, start one for the question."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import zmq
+
+from persistence_proc.paths import Paths
+from protocol.disk import Disk
+from protocol.endpoints import parse_endpoint, read_endpoint_file
+from protocol.errors import PersistenceUnavailable
+from protocol.messages import Refused, RefusedCode, Reply, Request, decode_reply, encode
+from protocol.notify import NOTIFY_VARIABLE
+
+PATIENCE = 60.0  # seconds for an answer: the server may still be recovering, or saving
+RETRY = 0.2
+
+
+class Connection:
+    """Requests to one server. Each is idempotent, so an answer that does not come is asked for again."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def ask(self, request: Request, patience: float = PATIENCE) -> Reply:
+        """Raises `PersistenceUnavailable` when nothing was answered within `patience` seconds."""
+        deadline = time.monotonic() + patience
+        with zmq.Context() as context:
+            while time.monotonic() < deadline:
+                reply = self._ask_once(context, request, min(5.0, patience))
+                if reply is not None and not (isinstance(reply, Refused) and reply.code is RefusedCode.RECOVERING):
+                    return reply
+                time.sleep(RETRY)
+        raise PersistenceUnavailable(f"the persistence process at {self._address} does not answer")
+
+    def _ask_once(self, context: zmq.Context[zmq.Socket[bytes]], request: Request, timeout: float) -> Reply | None:
+        with context.socket(zmq.REQ) as socket:
+            socket.linger = 0
+            socket.connect(parse_endpoint(self._address).requests)
+            socket.send(encode(request))
+            return decode_reply(socket.recv_multipart()[0]) if socket.poll(round(timeout * 1000)) else None
+
+
+def is_served(disk: Disk, paths: Paths) -> bool:
+    """Whether a process holds the lock of the data directory."""
+    if not disk.exists(paths.lock):
+        return False
+    fd = disk.open(paths.lock, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        disk.close(fd)
+    return False
+
+
+def running_server(disk: Disk, paths: Paths) -> Connection:
+    """Raises `PersistenceUnavailable` if none serves the data directory."""
+    found = read_endpoint_file(paths.data_dir)
+    if found is None or not is_served(disk, paths):
+        raise PersistenceUnavailable(f"no persistence process serves {paths.data_dir}: start it first")
+    return Connection(found.address)
+
+
+@contextmanager
+def serving(disk: Disk, paths: Paths) -> Iterator[Connection]:
+    """To the server that runs, or to one that runs while the block does."""
+    if is_served(disk, paths):
+        yield running_server(disk, paths)
+        return
+    with tempfile.TemporaryDirectory(prefix="outlive-") as runtime, tempfile.TemporaryFile() as errors:
+        process = _start(paths.data_dir, runtime, errors)
+        try:
+            yield Connection(f"ipc://{runtime}")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _start(data_dir: str, runtime: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A server of our own on sockets of its own, ready. Raises `PersistenceUnavailable` with what it said."""
+    ours, theirs = os.pipe()
+    argv = [sys.executable, "-m", "persistence_proc", "--data-dir", data_dir, "--runtime-dir", runtime]
+    with open(ours, "rb") as words:
+        try:
+            process = subprocess.Popen(
+                [*argv, "--log-level", "error"], pass_fds=(theirs,), stderr=errors,
+                env={**os.environ, NOTIFY_VARIABLE: str(theirs)},
+            )  # fmt: skip
+        finally:
+            os.close(theirs)
+        if not any(word.strip() == b"ready" for word in words):
+            process.wait()
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise PersistenceUnavailable(f"the persistence process did not start: {said}")
+    return process

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.persistence_proc.commands import bot, put, run, run_once
+from tests.processes import PersistenceProcess
+from tests.waiting import wait_until
+
+
+def entries(data_dir: Path, namespace: str = "bot", map_name: str = "misc") -> set[str]:
+    done = run("inspect", data_dir, namespace, map_name, "--json")
+    return {str(row["key"]) for row in json.loads(done.stdout)} if done.returncode == 0 else set()
+
+
+def one_line(text: str) -> str:
+    assert text.count("\n") == 1, text
+    return text
+
+
+def wipe_all_but_the_outbox(data_dir: Path) -> None:
+    shutil.move(data_dir / "bot" / "outbox", data_dir.parent / f"{data_dir.name}-outbox")
+    for path in data_dir.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (data_dir / "bot").mkdir(mode=0o700)
+    shutil.move(data_dir.parent / f"{data_dir.name}-outbox", data_dir / "bot" / "outbox")
+
+
+def test_accept_sets_aside_an_outbox_that_is_newer_than_the_server(data_dir: Path) -> None:
+    run_once(data_dir)
+    wipe_all_but_the_outbox(data_dir)
+    with PersistenceProcess(data_dir) as persistence:
+        with bot(persistence) as worker:
+            assert worker.wait() != 0
+            assert "outlive accept bot" in worker.errors()
+        done = run("admin", data_dir, "accept", "bot")
+        assert done.returncode == 0, done.stderr
+        assert "set aside" in one_line(done.stdout)
+        (kept,) = (data_dir / "quarantine").iterdir()
+        assert kept.name.startswith("bot-outbox-")
+        assert (kept / "IDENTITY").exists()
+        assert [path.name for path in (data_dir / "bot" / "outbox").iterdir()] == ["LOCK"]
+        with bot(persistence) as worker:
+            assert worker.read_line() == "stored"
+
+
+def test_accept_names_the_changes_that_were_never_acknowledged(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence, bot(persistence) as worker:
+        assert worker.read_line() == "stored"
+        persistence.kill()
+        put(worker, "late")
+        worker.kill()
+    assert "late" in entries(data_dir)
+    done = run("admin", data_dir, "accept", "bot")
+    assert "1 of them never acknowledged" in one_line(done.stdout)
+    assert "late" not in entries(data_dir)
+    assert "nothing to set aside" in run("admin", data_dir, "accept", "bot").stdout
+
+
+def test_accept_takes_the_whole_state_of_a_live_bot_that_is_newer_than_the_server(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence, bot(persistence) as worker:
+        assert worker.read_line() == "stored"
+        put(worker, "kept")
+        persistence.kill()
+        wipe_all_but_the_outbox(data_dir)
+        persistence.start()
+        assert entries(data_dir) <= {"kept"}
+        done = run("admin", data_dir, "accept", "bot")
+        assert done.returncode == 0, done.stderr
+        assert "live bot" in one_line(done.stdout)
+        wait_until(lambda: {"kept", "fill", "5"} <= entries(data_dir))
+        worker.end_input()
+        assert worker.wait() == 0
+
+
+def test_accept_of_a_live_bot_without_a_server_is_one_line(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence, bot(persistence) as worker:
+        assert worker.read_line() == "stored"
+        persistence.kill()
+        done = run("admin", data_dir, "accept", "bot")
+        assert done.returncode == 1
+        assert "start it first" in one_line(done.stderr)
+
+
+def lose_a_map(data_dir: Path) -> None:
+    """Both generations of an idle map, after the journal no longer holds what they held."""
+    run_once(data_dir)
+    for _ in range(4):  # each start begins a segment, and saves what pins an older one
+        with PersistenceProcess(data_dir) as persistence:
+            wait_until(lambda: (data_dir / "bot" / "misc.prev.pkl").exists())
+            persistence.terminate()
+    segments = sorted((data_dir / "journal").glob("*.log"))
+    for segment in segments[:-1]:
+        segment.unlink()
+    for name in ("misc.pkl", "misc.prev.pkl"):
+        (data_dir / "bot" / name).unlink()
+
+
+def test_accept_goes_on_without_a_map_that_is_lost(data_dir: Path) -> None:
+    lose_a_map(data_dir)
+    with PersistenceProcess(data_dir) as persistence:
+        with bot(persistence) as worker:
+            assert worker.wait() != 0
+            assert "outlive accept bot" in worker.errors()
+        done = run("admin", data_dir, "accept", "bot")
+        assert done.returncode == 1
+        assert "stop the persistence process" in one_line(done.stderr)
+        assert persistence.terminate() == 0
+        done = run("admin", data_dir, "accept", "bot")
+        assert done.returncode == 0, done.stderr
+        assert "map bot/misc is given up" in done.stdout
+        persistence.start()
+        with bot(persistence) as worker:
+            assert worker.read_line() == "stored"
+            worker.end_input()
+            assert worker.wait() == 0
+    assert entries(data_dir, "bot", "positions") == {"BTC/USDT"}
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_forget_deletes_maps_and_outbox_for_good(data_dir: Path, served: bool) -> None:
+    run_once(data_dir)
+    with PersistenceProcess(data_dir) as persistence:
+        if not served:
+            persistence.terminate()
+        done = run("admin", data_dir, "forget", "bot", "--yes")
+        assert done.returncode == 0, done.stderr
+        assert "is forgotten" in one_line(done.stdout)
+        assert list((data_dir / "bot").glob("*.pkl")) == []
+        assert [path.name for path in (data_dir / "bot" / "outbox").iterdir()] == ["LOCK"]
+        persistence.restart()
+        assert run("inspect", data_dir, "bot").stdout == ""
+        with bot(persistence) as worker:
+            assert worker.read_line() == "stored"
+
+
+def test_forget_asks_first_and_no_changes_nothing(data_dir: Path) -> None:
+    run_once(data_dir)
+    done = run("admin", data_dir, "forget", "bot", input="n\n")
+    assert done.returncode == 1
+    assert "nothing was changed" in done.stderr
+    assert "5" in entries(data_dir)
+    assert run("admin", data_dir, "forget", "bot", input="y\n").returncode == 0
+    assert entries(data_dir) == set()
+
+
+def test_forget_of_a_live_bot_is_refused(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence, bot(persistence) as worker:
+        assert worker.read_line() == "stored"
+        done = run("admin", data_dir, "forget", "bot", "--yes")
+        assert done.returncode == 1
+        assert f"pid {worker.pid}" in one_line(done.stderr)
+        put(worker, "still alive")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("forget", "nobody", "--yes"), 1, "no namespace 'nobody'"),
+        (("accept", "../bot"), 1, "is no namespace"),
+        (("accept",), 2, "NAMESPACE"),
+        (("remember", "bot"), 2, "remember"),
+    ],
+)
+def test_wrong_use_is_one_line(data_dir: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = run("admin", data_dir, *arguments)
+    assert done.returncode == code
+    assert message in one_line(done.stderr)
+
+
+def test_a_server_that_can_not_start_is_quoted(data_dir: Path) -> None:
+    run_once(data_dir)
+    for segment in (data_dir / "journal").iterdir():
+        segment.write_bytes(b"junk" * 1000)
+    done = run("admin", data_dir, "forget", "bot", "--yes")
+    assert done.returncode == 1
+    assert "did not start" in one_line(done.stderr)
+    assert (data_dir / "bot" / "outbox" / "IDENTITY").exists()
