@@ -22,6 +22,8 @@ MIN_INTERVAL = 0.2  # seconds between the saves of one map
 REST_SHARE = 9.0  # seconds of rest per second of saving
 RETRY_REST = 1.0  # seconds of rest after a failed save
 MAX_REPLAY_BYTES = 64 * 2**20  # of journal behind a map, or the size of its file: about as long as loading it
+BLOCKED_WAIT = 0.005  # seconds; a due map that can't be frozen yet is no reason to spin
+TRIM_INTERVAL = 1.0  # seconds between looks for segments to delete: each look visits every map
 MERGE_SLICE = 5000  # changes merged per turn of the loop: about a millisecond
 
 
@@ -36,6 +38,7 @@ class Checkpoints:
         self._saving: SaveJob | None = None
         self._merging: list[MapState] = []
         self._rest_until = 0.0
+        self._trim_at = 0.0
         self._eligible_at = 0.0  # before then no dirty map is old enough
         self.failures = 0
         """Saves that failed, one after the other."""
@@ -58,9 +61,8 @@ class Checkpoints:
         """Seconds until `step` can do something; None if it has nothing to do."""
         if self._saving is not None or not (self._dirty or self._pinning or self._pressing):
             return None
-        if self._pressing:
-            return 0.0
-        return max(0.0, max(self._rest_until, 0.0 if self._pinning else self._eligible_at) - now)
+        due = 0.0 if self._pressing else max(self._rest_until, 0.0 if self._pinning else self._eligible_at)
+        return max(BLOCKED_WAIT, due - now)
 
     def step(self, now: float, hurry: bool = False) -> None:
         """Start the next save if one is due. `hurry`: no rests, the process is about to end."""
@@ -93,7 +95,8 @@ class Checkpoints:
             self._rest_until = now + RETRY_REST
         if not job.state.dropped and job.state.is_dirty:
             self._dirty.setdefault(job.key)
-        if len(self._writer.journal.segments) > 1:
+        if now >= self._trim_at and len(self._writer.journal.segments) > 1:
+            self._trim_at = now + TRIM_INTERVAL
             self._trim()
 
     def merge(self) -> None:

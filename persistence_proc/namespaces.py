@@ -47,7 +47,8 @@ class Namespace:
         self.accepted = False
         """A person said that the live session is right."""
         self.snapshot_wanted = False
-        """That session was asked for its whole state."""
+        """That session's whole state is awaited."""
+        self.snapshot_told = False
         self.adopted_stores: set[bytes] = set()
         # Since this process started
         self.received = 0
@@ -119,7 +120,7 @@ class Namespace:
         while len(self.openers) > MAX_OPENERS:
             del self.openers[next(iter(self.openers))]
         self.heard, self.closed, self.gap = now, False, False
-        self.accepted = self.snapshot_wanted = False
+        self.accepted = self.snapshot_wanted = self.snapshot_told = False
 
     def _is_owner(self, request: Open) -> bool:
         """Whether the outbox that asks is the newest session's. After `adopt` that is whoever knows its epoch."""
@@ -222,7 +223,7 @@ class Namespace:
         kept = {name for _, name, _, _ in snapshot}
         for name in [name for name in self.maps if name not in kept]:
             self.drop(name, folds)
-        self.accepted = self.snapshot_wanted = False
+        self.accepted = self.snapshot_wanted = self.snapshot_told = False
 
 
 def decode_run(delta: Delta, parts: Sequence[bytes]) -> list[tuple[Record, list[Change]]]:

@@ -130,7 +130,8 @@ class Requests:
             namespace.adopt(request)
             self._store.pending.touch(namespace.name, now)
         namespace.heard = now
-        if namespace.snapshot_wanted:
+        if refusal is not None and not namespace.snapshot_told:
+            namespace.snapshot_told = True  # once at once, then after each wait: it may be on its way
             return self._confirmed(namespace)
         wait = min(request.wait, CONFIRM_WAIT) if request.wait > 0 else 0.0
         self._hold(address, request, namespace, now + wait)
@@ -176,7 +177,7 @@ class Requests:
         fenced = namespace.check_session(held.epoch)
         if fenced is not None:
             return [encode(fenced)]
-        if namespace.gap:
+        if namespace.gap and not namespace.snapshot_wanted:
             gaps.append(namespace)
             return [encode(self._confirmed(namespace))]
         if isinstance(request, Close):
