@@ -23,7 +23,7 @@ from protocol.errors import Fenced, ForeignStore, MalformedMessage, NotAllowed, 
 from protocol.limits import CONFIRM_WAIT
 from protocol.messages import Close, Confirm, Confirmed, Delta, Done, Refused, RefusedCode, Reply, encode
 from protocol.notify import Notifier
-from strategy_proc.requests import CurveKeys, RequestClient
+from strategy_proc.requests import RECONNECT_MS, CurveKeys, RequestClient
 
 if TYPE_CHECKING:
     from strategy_proc.outbox import Outbox
@@ -66,6 +66,8 @@ class Pump:
         self._beat_due = False
         self._beat_at = 0.0
         self._kept_house = 0.0
+        self._hangups: zmq.Socket[bytes]
+        self._said_goodbye = False
         self._stopping = threading.Event()
         self._leaving = threading.Event()
         self._left = threading.Event()
@@ -112,11 +114,13 @@ class Pump:
     def _run(self) -> None:
         client = RequestClient(self._context, self._endpoint, self._keys)
         push = self._context.socket(zmq.PUSH)
+        self._hangups = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             push.linger = 0
             push.immediate = True  # nothing is queued for a server that is not there: the outbox is the queue
             if self._keys is not None:
                 self._keys.use(push)
+            push.reconnect_ivl, push.reconnect_ivl_max = RECONNECT_MS, 10 * RECONNECT_MS
             push.connect(self._endpoint.deltas)
             self._loop(client, push)
         except Exception:
@@ -124,6 +128,8 @@ class Pump:
             self._session._note_problem(RuntimeError("the pump of this session failed; see the log"))
         finally:
             client.abandon()
+            push.disable_monitor()
+            self._hangups.close()
             push.close()
 
     def _loop(self, client: RequestClient, push: zmq.Socket[bytes]) -> None:
@@ -175,13 +181,15 @@ class Pump:
     def _ask(self, client: RequestClient) -> None:
         """Keep one request outstanding."""
         now = time.monotonic()
+        saying_goodbye = self._leaving.is_set() and not self._left.is_set()
         if client.waiting:
-            if now < self._answer_due:
+            if now < self._answer_due and (self._said_goodbye or not saying_goodbye):
                 return
             client.abandon()
         session = self._session
-        if self._leaving.is_set() and not self._left.is_set():
+        if saying_goodbye:
             wait = BUSY_WAIT
+            self._said_goodbye = True
             client.send(Close(namespace=session.namespace, epoch=session.epoch, upto=self._outbox.seq))
         else:
             wait = BUSY_WAIT if self._durable < self._outbox.seq else CONFIRM_WAIT
@@ -197,11 +205,15 @@ class Pump:
         """Wait for a reply or a wake-up, at most `pause` seconds. Whether there was one."""
         poller = zmq.Poller()
         poller.register(self._ear, zmq.POLLIN)
+        poller.register(self._hangups, zmq.POLLIN)
         if client.waiting:
             poller.register(client.socket, zmq.POLLIN)
         events = dict(poller.poll(round(pause * 1000)))
         if self._ear in events:
             os.read(self._ear, 4096)
+        if self._hangups in events:
+            self._hangups.recv_multipart()
+            client.abandon()  # the process that was asked is gone; the next one is asked as soon as it is there
         if client.waiting and client.socket in events:
             try:
                 reply, _ = client.receive()

@@ -12,6 +12,7 @@ from protocol.endpoints import Endpoint
 from protocol.errors import PersistenceUnavailable
 from protocol.messages import Reply, Request, decode_reply, encode
 
+RECONNECT_MS = 20  # a persistence process is restarted at once; it should not be waited for
 CURVE_CLIENT_FILE, CURVE_SERVER_FILE = "client.key_secret", "server.key"
 
 
@@ -46,6 +47,7 @@ class RequestClient:
         if self._socket is None:
             self._socket = self._context.socket(zmq.REQ)
             self._socket.linger = 0
+            self._socket.reconnect_ivl, self._socket.reconnect_ivl_max = RECONNECT_MS, 10 * RECONNECT_MS
             if self._keys is not None:
                 self._keys.use(self._socket)
             self._socket.connect(self._endpoint.requests)
