@@ -73,9 +73,11 @@ class Client:
             one.connect(target)
 
     def ask(self, request: object, seconds: float = LONG) -> Reply | None:
-        self.requests.send(encode(request))
-        if not self.requests.poll(round(seconds * 1000)):
-            return None
+        for direction in (zmq.POLLOUT, zmq.POLLIN):  # a refused connection takes no message either
+            if not self.requests.poll(round(seconds * 1000), direction):
+                return None
+            if direction == zmq.POLLOUT:
+                self.requests.send(encode(request))
         return decode_reply(self.requests.recv_multipart()[0])
 
     def send(self, namespace: str) -> None:
