@@ -182,8 +182,10 @@ class Outbox(SegmentChain):
             self.acked = seq
             write_mark(self._tail[0].view, ACKED_AT, seq)
 
-    def replace_all(self, base: int, payload: bytes | Sequence[bytes]) -> None:
+    def replace_all(self, base: int, payload: bytes | Sequence[bytes], store_id: bytes = b"") -> None:
         """Let one record (base, seq + 1] of these changes stand for everything recorded so far. Raises OSError.
+
+        `store_id`: the store that takes it from now on, when it is another one.
 
         For a person's decision that our state is the right one. Called by the pump, under the put lock. The new seq
         makes the record newer than whatever was acknowledged by the store that went back.
@@ -191,6 +193,8 @@ class Outbox(SegmentChain):
         if not isinstance(payload, bytes):
             payload = encode_changes([change for part in payload for change in decode_changes(part)])
         with self._files_lock:
+            if store_id not in (b"", self.identity.store_id):
+                self._adopt(store_id)
             seq = max(self.seq, base) + 1
             records = [Record(seq, self._epoch, seq - base, payload)]
             segment = self._files.create(records, Marks(base, base), _room(records))
@@ -208,6 +212,13 @@ class Outbox(SegmentChain):
                 self._disk.unlink(gone.path)
             self._files.sync()
         self.maintain()
+
+    def _adopt(self, store_id: bytes) -> None:
+        """Belong to another store, durably, before anything is recorded for it."""
+        old = self.identity
+        self.identity = Identity(old.namespace, old.identity, old.life, store_id)
+        self._write_identity()
+        self._files.belong_to(store_id)
 
     # Leaving
 

@@ -82,6 +82,10 @@ class OutboxFolder:
         self.newest = newest
         """The highest number in use."""
 
+    def belong_to(self, store_id: bytes) -> None:
+        """What is made from now on names this store."""
+        self._head = self._head._replace(store_id=store_id)
+
     def create(self, records: Sequence[Record], marks: Marks, room: int = 0) -> OpenSegment:
         """A synced segment without number, holding `records` and `room` bytes more. Raises OSError."""
         encoded = [encode_record(r.seq, self._head.epoch, r.span, r.payload) for r in records]

@@ -259,8 +259,9 @@ class Pump:
         """A person accepted our state over the server's older one: the whole of it becomes one record."""
         session = self._session
         with session._lock:
-            self._outbox.replace_all(reply.applied, encode_changes(session._whole_state()))
+            self._outbox.replace_all(reply.applied, encode_changes(session._whole_state()), reply.store_id)
         log.warning("%s: sending the whole state, as accepted", session.namespace)
+        self._store_id = reply.store_id or self._store_id
         self._instance, self._applied, self._durable = reply.instance, reply.applied, reply.applied
         self._ship_again_from(reply.applied)
 

@@ -54,8 +54,12 @@ class RequestClient:
         return self._socket
 
     def send(self, request: Request) -> None:
-        self.socket.send(encode(request))
+        """Never blocks: a connection that was refused takes nothing, and the reply is then missed as any other."""
         self.waiting = True
+        try:
+            self.socket.send(encode(request), zmq.NOBLOCK)
+        except zmq.Again:
+            pass
 
     def receive(self) -> tuple[Reply, list[bytes]]:
         """The reply that has come, and the parts behind it. Raises `MalformedMessage`."""

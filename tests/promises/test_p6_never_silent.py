@@ -71,7 +71,8 @@ def test_an_older_backup_of_the_data_directory_is_refused_with_both_numbers(data
             connect("bot", data_dir=host, endpoint=endpoint_of(persistence), timeout=5)
 
 
-def test_a_live_bot_whose_store_went_back_is_told_and_accept_sends_its_whole_state(data_dir: Path) -> None:
+@pytest.mark.parametrize("what", ["an older backup", "wiped"])
+def test_a_live_bot_whose_store_went_back_is_told_and_accept_sends_its_whole_state(data_dir: Path, what: str) -> None:
     store, host = folder(data_dir, "store"), folder(data_dir, "host")
     with PersistenceProcess(store) as persistence:
         with connect("bot", data_dir=host, endpoint=endpoint_of(persistence)) as state:
@@ -87,14 +88,17 @@ def test_a_live_bot_whose_store_went_back_is_told_and_accept_sends_its_whole_sta
             state.flush(20)
             persistence.terminate()
             shutil.rmtree(store)
-            shutil.copytree(data_dir / "backup", store)
+            if what == "wiped":
+                folder(data_dir, "store")
+            else:
+                shutil.copytree(data_dir / "backup", store)
             persistence.start()
 
             def told() -> bool:
                 m["more"] = 1
                 try:
                     state.flush(1)
-                except StateWentBack:
+                except (StateWentBack, ForeignStore):
                     return True
                 except FlushTimeout:
                     return False
