@@ -21,8 +21,9 @@ from zlib import crc32
 
 from protocol.changes import decode_changes, encode_changes
 from protocol.disk import Disk
-from protocol.errors import OutboxFull
+from protocol.errors import ChangeTooLarge, OutboxFull
 from protocol.frames import BODY, CRC, HEADER_BYTES, Record, record_bytes
+from protocol.limits import MAX_FOLD_BYTES
 from protocol.outbox_files import (
     IDENTITY_FILE,
     SEGMENT_SUFFIX,
@@ -53,7 +54,6 @@ class Outbox(SegmentChain):
         self._boot_id = boot_id
         self._reader = OutboxReader()
         self._epoch = 0
-        self._in_use = False
 
     @property
     def seq(self) -> int:
@@ -105,14 +105,14 @@ class Outbox(SegmentChain):
         self.acked = self._acked_durably = applied
         self.shipped = min(max(self.contents.shipped, applied), seq)
         first = self._files.create(leftovers, Marks(applied, self.shipped), _room(leftovers))
-        self._files.name(first)
-        self._files.sync()
-        for path in old:  # from here on they say nothing, even if a power cut brings them back
-            self._disk.unlink(path)
         first.base = leftovers[0].base if leftovers else applied
         self._tail = (first, first.end, seq)
         self.synced = seq
         self._in_use = True
+        self._files.name(first)
+        self._files.sync()
+        for path in old:  # from here on they say nothing, even if a power cut brings them back
+            self._disk.unlink(path)
         self.maintain()
 
     # The caller's side
@@ -188,10 +188,13 @@ class Outbox(SegmentChain):
         `store_id`: the store that takes it from now on, when it is another one.
 
         For a person's decision that our state is the right one. Called by the pump, under the put lock. The new seq
-        makes the record newer than whatever was acknowledged by the store that went back.
+        makes the record newer than whatever was acknowledged by the store that went back. Raises `ChangeTooLarge`
+        for what no server would take.
         """
         if not isinstance(payload, bytes):
             payload = encode_changes([change for part in payload for change in decode_changes(part)])
+        if len(payload) > MAX_FOLD_BYTES:
+            raise ChangeTooLarge(f"a state of {len(payload)} bytes can't be sent: the limit is {MAX_FOLD_BYTES}")
         with self._files_lock:
             if store_id not in (b"", self.identity.store_id):
                 self._adopt(store_id)
@@ -208,9 +211,7 @@ class Outbox(SegmentChain):
             self._tail = (segment, segment.end, seq)
             self._reader.forget()
             self._out_of_use += old
-            for gone in old:
-                self._disk.unlink(gone.path)
-            self._files.sync()
+            self._obsolete += [gone.path for gone in old]
         self.maintain()
 
     def _adopt(self, store_id: bytes) -> None:

@@ -5,6 +5,7 @@ What holds at every moment:
 * `_tail` = (segment, offset behind the last record, its seq) is replaced in one store, after the bytes are in. So a
   reader sees whole records only, and an exception in the middle of an append has either recorded or not.
 * The sealed segments and the tail's cover an unbroken run of seqs that begins at or below `acked`.
+* A rename counts at once, also when the sync behind it fails: what a file holds is what its segment maps.
 * A segment disappears only when a segment that stays says *durably* that its last record is acknowledged.
 * A segment whose sync has failed is never synced again: what is needed is copied out of it.
 * Locks are taken in this order: put lock, `_files_lock`, names. An assignment takes none but the first.
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from protocol.disk import Disk
 from protocol.errors import SyncFailed
 from protocol.frames import Record
+from protocol.limits import MAX_FOLD_BYTES
 from protocol.segments import ACKED_AT, RECORDS_AT, SYNCED_AT, write_mark
 from strategy_proc.compaction import fold_records
 from strategy_proc.outbox_segment import Marks, OpenSegment, OutboxFolder
@@ -45,6 +47,8 @@ class SegmentChain:
         self._out_of_use: list[OpenSegment] = []  # replaced by `sync`; closed by the pump, which may be reading
         self._acked_durably = 0
         self._folded_bytes = 0
+        self._obsolete: list[str] = []  # files whose contents stand in a newer one, whose name may not be durable yet
+        self._in_use = False
 
     def _older(self, active: OpenSegment) -> list[OpenSegment]:
         """The sealed segments. Their copy is taken after `active` was read, so none before it is missing."""
@@ -70,6 +74,8 @@ class SegmentChain:
             if self._tail[0].poisoned:
                 self._leave_poisoned()
             with self._files_lock:
+                if not self._in_use:
+                    raise OSError("the session was closed meanwhile")
                 self._replace_poisoned()
                 self._sync_segments()
         except OSError as error:
@@ -120,8 +126,16 @@ class SegmentChain:
         at = self._sealed.index(olds[0])
         self._sealed[at : at + len(olds)] = [fresh]
         self._out_of_use += olds
-        for old in olds[:-1]:
-            self._disk.unlink(old.path)
+        self._obsolete += [old.path for old in olds[:-1]]
+        self._remove_obsolete()
+
+    def _remove_obsolete(self) -> None:
+        """Remove what newer files stand for, once their names are durable."""
+        if self._obsolete:
+            self._files.sync()
+            while self._obsolete:
+                self._disk.unlink(self._obsolete[-1])
+                self._obsolete.pop()
 
     # Keeping house: the pump
 
@@ -136,6 +150,7 @@ class SegmentChain:
             except OSError as error:
                 self.full_disk = error
             try:
+                self._remove_obsolete()
                 self._retire_acked()
                 self._compact()
             except OSError as error:
@@ -180,5 +195,9 @@ class SegmentChain:
             return
         at = self._sealed.index(waiting[0])
         records = (r for s in waiting for r in s.records() if r.seq > self.acked)
-        self._put_over(waiting, fold_records(records, self.shipped))
+        folded = fold_records(records, self.shipped)
+        if any(len(record.payload) > MAX_FOLD_BYTES for record in folded):  # no server would take it
+            self._folded_bytes = used
+            return
+        self._put_over(waiting, folded)
         self._folded_bytes = self._sealed[at].end - RECORDS_AT

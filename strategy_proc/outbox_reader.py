@@ -5,9 +5,6 @@ from __future__ import annotations
 from protocol.segments import RECORDS_AT
 from strategy_proc.outbox_segment import OpenSegment
 
-PART_BYTES = 32 * 2**20
-"""Largest part of a delta message."""
-
 Run = tuple[OpenSegment, int, int]
 """A segment, the offset behind its last record, and the seq of that."""
 
@@ -41,7 +38,8 @@ class OutboxReader:
         upto, parts = base, list[bytes]()
         for segment, end, last in runs:
             stop, upto = (end, last) if end - offset <= room else _cut(segment, offset, end, room, upto, bool(parts))
-            parts += [bytes(segment.view[at : min(at + PART_BYTES, stop)]) for at in range(offset, stop, PART_BYTES)]
+            if stop > offset:
+                parts.append(bytes(segment.view[offset:stop]))  # whole records: a part is decoded by itself
             self._resume = (segment, upto, stop)
             if stop < end:
                 break

@@ -67,7 +67,9 @@ class OpenSegment:
             self.mapping.close()
         except BufferError:  # forked in the middle of a read: it goes when that view goes
             pass
-        disk.close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            disk.close(fd)
 
 
 class OutboxFolder:
@@ -133,14 +135,13 @@ class OutboxFolder:
             return self.newest
 
     def put_over(self, segment: OpenSegment, old: OpenSegment) -> None:
-        """Give `segment` the number of `old`, durably. `old` stays readable through its mapping."""
+        """Give `segment` the number of `old`; durable after `sync`. `old` stays readable through its mapping."""
         try:
             self._disk.replace(segment.path, old.path)
         except OSError:
             self.delete(segment)
             raise
         segment.path = old.path
-        self.sync()
 
     def sync(self) -> None:
         """Names given and taken away are durable when this returns."""

@@ -14,15 +14,19 @@ from tests.waiting import wait_until
 MIB = 2**20
 
 
-def outbox_bytes(data_dir: Path) -> int:
+def outbox_sizes(data_dir: Path) -> list[int]:
     folder = data_dir / "bot" / "outbox"
-    total = 0
+    sizes = [0]
     for name in os.listdir(folder):
         try:
-            total += (folder / name).stat().st_size
+            sizes.append((folder / name).stat().st_size)
         except FileNotFoundError:
             pass
-    return total
+    return sizes
+
+
+def outbox_bytes(data_dir: Path) -> int:
+    return sum(outbox_sizes(data_dir))
 
 
 def test_a_stopped_persistence_process_costs_what_the_live_keys_cost(data_dir: Path) -> None:
@@ -75,3 +79,23 @@ def test_a_value_larger_than_a_segment_is_kept(data_dir: Path) -> None:
             persistence.restart()
         with connect("bot", data_dir=data_dir, timeout=20) as state:
             assert state.map("m") == {"big": bytes(10 * MIB), "small": 1}
+
+
+def test_values_up_to_the_limit_and_a_backlog_far_above_it_become_durable(data_dir: Path) -> None:
+    """A backlog is folded to one record, which is then larger than any change may be."""
+    with PersistenceProcess(data_dir) as persistence:
+        with connect("bot", data_dir=data_dir) as state:
+            m = state.map("m")
+            m["big"] = bytes(60 * MIB)
+            m["small"] = 1
+            state.flush(60)
+            persistence.kill()
+            for n in range(5):
+                m[n] = bytes([n]) * (30 * MIB)
+            m["big"] = 2
+            wait_until(lambda: max(outbox_sizes(data_dir)) > 64 * MIB, what="the backlog is folded")
+            persistence.start()
+            state.flush(60)
+            persistence.restart()
+        with connect("bot", data_dir=data_dir, timeout=60) as state:
+            assert state.map("m") == {"big": 2, "small": 1} | {n: bytes([n]) * (30 * MIB) for n in range(5)}

@@ -24,7 +24,7 @@ class FailingDisk(Disk):
     """Refuses to sync or to make room while told to."""
 
     def __init__(self) -> None:
-        self.sync_fails = self.full = False
+        self.sync_fails = self.dir_sync_fails = self.full = False
         self.map_syncs = 0
 
     def sync_map(self, fd: int, mapping: mmap.mmap) -> None:
@@ -37,6 +37,11 @@ class FailingDisk(Disk):
         if self.sync_fails:
             raise OSError(errno.EIO, "Input/output error")
         super().fsync(fd)
+
+    def fsync_dir(self, path: str) -> None:
+        if self.dir_sync_fails:
+            raise OSError(errno.EIO, "Input/output error")
+        super().fsync_dir(path)
 
     def preallocate(self, fd: int, length: int) -> None:
         if self.full:

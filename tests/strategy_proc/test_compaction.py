@@ -286,3 +286,39 @@ def test_folding_goes_on_while_another_process_is_away_and_the_disk_is_full(live
     assert outbox.full_disk is None
     assert replay(lives.read().records) == state
     assert seqs(lives.read().records)[-1] == outbox.seq
+
+
+def test_a_fold_whose_directory_sync_fails_leaves_no_segment_under_a_foreign_name(lives: Lives) -> None:
+    """The file has its new content all the same; a reused mapping of the old one would be no file at all."""
+    outbox = lives.start()
+    for _ in range(4):
+        fill(outbox)
+        outbox.maintain()
+    with compact_at(2**20):
+        lives.disk.dir_sync_fails = True
+        outbox.maintain()
+        lives.disk.dir_sync_fails = False
+    state = replay(lives.read().records)
+    outbox.maintain()
+    assert replay(lives.read().records) == state
+    for _ in range(12):  # acknowledged segments are reused, again and again
+        acked = outbox.seq
+        fill(outbox)
+        outbox.mark_shipped(acked)
+        outbox.mark_acked(acked)
+        outbox.maintain()
+    put(outbox, 3)
+    assert seqs(lives.read().records)[-1] == outbox.seq
+    assert all(Path(segment.path).exists() for segment in [*outbox._sealed, outbox._tail[0]])
+
+
+def test_what_no_server_would_take_in_one_record_is_not_folded(lives: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_chain, "MAX_FOLD_BYTES", 1000)
+    outbox = lives.start()
+    for _ in range(4):
+        fill(outbox)
+        outbox.maintain()
+    before = lives.read().records
+    with compact_at(2**20):
+        outbox.maintain()
+    assert lives.read().records == before

@@ -17,7 +17,7 @@ from protocol.errors import NamespaceInUse, OutboxFull, SyncFailed
 from protocol.segments import SEGMENT_BYTES
 from strategy_proc import outbox_chain
 from strategy_proc.outbox import Outbox, OutboxLock
-from tests.strategy_proc.outboxes import NAMESPACE, Lives, insert, payload, put, replay, seqs, ship
+from tests.strategy_proc.outboxes import BOOT, NAMESPACE, STORE, Lives, insert, payload, put, replay, seqs, ship
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
 
@@ -447,3 +447,25 @@ def test_a_forked_child_does_not_keep_the_lock(lives: Lives) -> None:
         os.close(fd)
     os.waitpid(child, 0)
     assert put(outbox) == [4]
+
+
+def test_a_start_that_fails_half_way_closes_what_it_opened(lives: Lives) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    outbox = Outbox.load(lives.disk, lives.folder, NAMESPACE, BOOT)
+    lives.disk.dir_sync_fails = True
+    with pytest.raises(OSError, match="Input/output"):
+        outbox.begin(STORE, 1, 0, [])
+    outbox.close()
+    lives.disk.dir_sync_fails = False
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert put(lives.start()) == [1]
+
+
+def test_a_sync_that_comes_after_close_says_so_and_touches_no_descriptor(lives: Lives) -> None:
+    outbox = lives.start()
+    put(outbox)
+    outbox.close()
+    syncs = lives.disk.map_syncs
+    with pytest.raises(SyncFailed, match="closed"):
+        outbox.sync()
+    assert lives.disk.map_syncs == syncs
