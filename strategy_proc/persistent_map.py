@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import msgspec
 
 from protocol.changes import CLEAR, DELETE, INSERT, REPLACE, Change
-from protocol.errors import ValueRefused
+from protocol.errors import ChangeTooLarge, ValueRefused
 from protocol.keys import encode_key
 from protocol.records import Record
+from protocol.sameness import same
 
 if TYPE_CHECKING:
     from strategy_proc.session import Session
@@ -103,13 +104,17 @@ class PersistentMap(dict[K, V]):
 
     def clear(self) -> None:
         """Remove all items, as one change."""
+        self._remove_all(CLEAR)
+
+    def _remove_all(self, op: int) -> None:
+        """Remove all items, by CLEAR or DROP."""
         session = self._session
         with session._lock:
             if session._attention or session._half is not None:
                 session._check_may_change()
             session._half = half = (self, _MISSING, _MISSING, b"", session._outbox.seq)
             try:
-                session._record((CLEAR, self._name, b"", b""), half)
+                session._record((op, self._name, b"", b""), half)
                 dict.clear(self)
                 self._recorded.clear()
             except BaseException:
@@ -209,8 +214,8 @@ class PersistentMap(dict[K, V]):
         if data is None:
             return False
         try:
-            return self._session._dump(value) == data or bool(self._session._load(data) == value)
-        except ValueRefused:
+            return self._session._dump(value) == data or same(self._session._load(data), value)
+        except (ValueRefused, ChangeTooLarge):
             return False
 
     # Copies are plain dicts: a twin that is not connected would look durable and not be

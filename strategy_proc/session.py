@@ -3,7 +3,8 @@
 * `_lock` guards (dicts, seq, append). The pump and `sync` never hold it while they wait for anything.
 * `_attention` is true when a change needs a second look: a transaction is open, or the session is over.
 * `_half` names the change that is recorded but may not be in its dict yet: an exception from a signal handler may
-  strike between the two, and whoever comes next finishes it.
+  strike between the two, and whoever comes next finishes it. `_ENDING`: a transaction is being committed or undone.
+* A signal handler may do anything at any time; what it can't do in the middle of something is refused, never awaited.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from protocol.changes import CLEAR, DELETE, DROP, Change, encode_changes
 from protocol.errors import (
     ChangeTooLarge,
     FlushTimeout,
+    OutliveError,
     ReentrantChange,
     SessionClosed,
     SessionForked,
@@ -43,6 +45,8 @@ from strategy_proc.transaction import Transaction, current_owner
 log = logging.getLogger("outlive")
 
 T = TypeVar("T")
+
+_ENDING: tuple[Any, ...] = (None,)
 
 
 class OutboxLike(Protocol):
@@ -99,7 +103,9 @@ class Session:
         self._progress = threading.Condition()  # guards _durable and _problem, wakes flush()
         self._problem: Exception | None = None
         self._pump: PumpLike | None = None
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()
+        self._is_closing = self._is_left = False
+        self._syncing: set[int] = set()  # threads inside sync()
         _sessions.add(self)
 
     def __repr__(self) -> str:
@@ -142,12 +148,12 @@ class Session:
         with self._lock:
             self._check_may_change()
             self._refuse_in_transaction("drop_map()")
-            self._outbox.append(encode_changes([(DROP, name, b"", b"")]))
-            self._raw.pop(name, None)
-            found = self._maps.get(name)
-            if found is not None:
-                dict.clear(found)
-                found._recorded.clear()
+            before = self._outbox.seq
+            try:
+                (self._maps.get(name) or PersistentMap._make(self, name, {}, {}))._remove_all(DROP)
+            finally:
+                if self._outbox.seq > before:
+                    self._raw.pop(name, None)
 
     def _decode(self, name: str, recorded: dict[Any, bytes]) -> dict[Any, Any]:
         """All values at once; the collector would walk a growing heap meanwhile, again and again."""
@@ -207,9 +213,11 @@ class Session:
         self._attention = True
         try:
             yield
+            self._half = _ENDING
             if transaction.changes:
                 self._commit(transaction.changes)
         except BaseException:
+            self._half = _ENDING
             if self._outbox.seq == before:  # else Ctrl-C struck behind the append: it is recorded, so it stays
                 transaction.roll_back()
             raise
@@ -237,7 +245,7 @@ class Session:
             transaction.remember_all(target)
         else:
             transaction.remember(target, key, deletes=change[0] == DELETE)
-        transaction.changes.append(change)
+        transaction.add(change, half)
 
     def _check_may_change(self) -> None:
         """Raise unless the caller may change a map now. Called under the lock, off the usual path."""
@@ -270,12 +278,9 @@ class Session:
 
     def _unwind(self, half: tuple[Any, ...]) -> None:
         """An exception struck in the middle of a change: if it is recorded, show it in the dict too."""
-        if self._transaction is None and self._outbox.seq > half[4]:
+        transaction = self._transaction
+        if self._outbox.seq > half[4] if transaction is None else transaction.holds(half):
             finish_half(half)
-        elif self._transaction is not None and self._transaction.changes:
-            _, name, _, data = self._transaction.changes[-1]
-            if name == half[0]._name and data is half[3] and data:
-                finish_half(half)
         if self._half is half:
             self._half = None
 
@@ -283,21 +288,32 @@ class Session:
 
     def sync(self) -> None:
         """When this returns, every change before it survives a power cut. One fdatasync. Raises `SyncFailed`."""
+        self._refuse_inside("sync()")
         with self._lock:
             self._check_alive()
             self._refuse_in_transaction("sync()")
+        self._syncing.add(threading.get_ident())
         try:
             self._outbox.sync()
         except SyncFailed:
             raise
         except OSError as error:
             raise SyncFailed(f"recorded and in memory, but not safe from a power cut: {error}") from error
+        finally:
+            self._syncing.discard(threading.get_ident())
+
+    def _refuse_inside(self, what: str) -> None:
+        """For what waits for other threads: they may wait for what a signal handler has interrupted here."""
+        changing = self._half is not None and self._lock._is_owned()  # type: ignore[attr-defined]
+        if changing or threading.get_ident() in self._syncing:
+            raise ReentrantChange(f"{what} in the middle of a change or a sync of this thread (a signal handler?)")
 
     def flush(self, timeout: float = 10.0) -> None:
         """When this returns, every change before it is durable in the persistence process.
 
-        Raises `FlushTimeout`; `Fenced`; `StateWentBack` or `ForeignStore` if the process serves another state.
+        Raises `FlushTimeout`; `Fenced`; `StateRefused` if the process serves another state or refused this one.
         """
+        self._refuse_inside("flush()")
         with self._lock:
             self._check_alive()
             self._refuse_in_transaction("flush()")
@@ -306,7 +322,7 @@ class Session:
         if self._pump is not None:
             self._pump.wake()
         with self._progress:
-            while self._durable < upto:
+            while self._durable < upto or isinstance(self._problem, StateRefused):
                 self._check_alive()
                 remaining = deadline - time.monotonic()
                 if self._problem is not None:
@@ -333,24 +349,37 @@ class Session:
     # Leaving
 
     def close(self, timeout: float = 10.0) -> None:
-        """Flush, say good-bye, and release the namespace. Again: does nothing.
+        """Flush, say good-bye, and release the namespace; all within `timeout` seconds. Again: does nothing.
 
         Raises `FlushTimeout` (and has left all the same: what is unconfirmed is in the outbox for the next session).
         """
+        self._refuse_inside("close()")
         with self._closing:
-            if isinstance(self._over, SessionClosed | SessionForked):
+            if self._is_left or self._is_closing:  # or a signal handler: what it interrupted goes on behind it
                 return
+            self._is_closing = True
             try:
-                if self._over is None:
-                    self.flush(timeout)
-                    if self._pump is not None:
-                        self._pump.leave(timeout)
+                self._say_good_bye(time.monotonic() + timeout)
             finally:
-                self._end(SessionClosed(f"the session of {self.namespace!r} is closed"))
-                if self._pump is not None:
-                    self._pump.stop()
-                self._outbox.close()
-                self._ownership.release()
+                try:
+                    self._leave()
+                finally:
+                    self._is_closing = False
+
+    def _say_good_bye(self, deadline: float) -> None:
+        if self._over is None:
+            self.flush(deadline - time.monotonic())
+            if self._pump is not None:
+                self._pump.leave(max(0.0, deadline - time.monotonic()))
+
+    def _leave(self) -> None:
+        """Give everything back. Interrupted, it can be done again."""
+        self._end(SessionClosed(f"the session of {self.namespace!r} is closed"))
+        if self._pump is not None:
+            self._pump.stop()
+        self._outbox.close()
+        self._ownership.release()
+        self._is_left = True
 
     def __enter__(self) -> Session:
         return self
@@ -358,7 +387,7 @@ class Session:
     def __exit__(self, *exc: object) -> None:
         try:
             self.close()
-        except (FlushTimeout, StateRefused, SessionOver) as error:
+        except OutliveError as error:
             log.warning("%s: left without confirmation: %s", self.namespace, error)
 
     # For the pump
@@ -399,7 +428,8 @@ class Session:
         """In a forked child: the session belongs to the parent, and must not hold the lock for its successor."""
         self._lock = threading.RLock()
         self._progress = threading.Condition()
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()
+        self._is_left = True
         self._over = SessionForked(f"the session of {self.namespace!r} belongs to the parent process; connect again")
         self._attention, self._transaction, self._half = True, None, None
         self._ownership.drop_in_child()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.changes import DELETE, INSERT, REPLACE, decode_changes
+from protocol.changes import CLEAR, DELETE, INSERT, REPLACE, decode_changes
 from protocol.errors import MalformedMessage
 from protocol.frames import Record
 from protocol.keys import Key, decode_key, decode_keys
@@ -33,5 +33,7 @@ def apply_record(state: State, record: Record) -> None:
             items[decode_key(key)] = value
         elif op == DELETE:
             items.pop(decode_key(key), None)
-        else:
+        elif op == CLEAR:
             items.clear()
+        else:
+            del state[name]

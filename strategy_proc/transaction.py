@@ -37,6 +37,7 @@ class Transaction:
     def __init__(self) -> None:
         self.owner = current_owner()
         self.changes: list[Change] = []
+        self.doing: tuple[object, Change] | None = None  # the half and the change that are being made
         self._undo: list[_Undo] = []
         self._orders: dict[int, tuple[PersistentMap[Any, Any], list[Any]]] = {}
 
@@ -45,6 +46,15 @@ class Transaction:
         if deletes and id(target) not in self._orders:
             self._orders[id(target)] = (target, list(target))
         self._undo.append((target, key, dict.get(target, key, _MISSING), target._recorded.get(key, _MISSING)))
+
+    def add(self, change: Change, half: object) -> None:
+        """Record a change of the block."""
+        self.doing = (half, change)
+        self.changes.append(change)
+
+    def holds(self, half: object) -> bool:
+        """Whether the change of `half`, the newest one, got as far as being recorded."""
+        return self.doing is not None and self.doing[0] is half and self.changes[-1:] == [self.doing[1]]
 
     def remember_all(self, target: PersistentMap[Any, Any]) -> None:
         """Note everything, before a clear."""

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from protocol.errors import ChangeTooLarge, OutboxFull, ReentrantChange, SyncFailed, TransactionInProgress
-from strategy_proc import Session
+from strategy_proc import PersistentMap, Session
 from strategy_proc.testing import MemoryStore
 from tests.waiting import wait_until
 
@@ -220,3 +222,79 @@ def test_durable_releases_the_lock_before_the_sync(state: Session) -> None:
     with state.transaction(durable=True):
         m["a"] = 1
     assert m == {"a": 1, "other": 1}
+
+
+@pytest.mark.parametrize("rolls_back", [False, True])
+def test_a_signal_handler_cannot_slip_a_change_into_a_transaction_that_is_ending(
+    store: MemoryStore, state: Session, rolls_back: bool
+) -> None:
+    """What is being committed is encoded already, what is being undone is thrown away: the change would be lost."""
+    m = state.map("m")
+    refused = []
+
+    def handler() -> None:
+        try:
+            m["handler"] = 1
+        except ReentrantChange as error:
+            refused.append(error)
+
+    append = state._outbox.append
+
+    def interrupted(payload: bytes) -> int:
+        handler()
+        if rolls_back:
+            raise OutboxFull("no space left")
+        return append(payload)
+
+    state._outbox.append = interrupted  # type: ignore[method-assign]
+    if rolls_back:
+        with pytest.raises(OutboxFull), state.transaction():
+            m["a"] = 1
+    else:
+        with state.transaction():
+            m["a"] = 1
+    assert len(refused) == 1
+    state._outbox.append = append  # type: ignore[method-assign]
+    m["b"] = 2
+    assert m == store.contents("bot")["m"]
+
+
+@pytest.mark.parametrize("change", [lambda m: m.pop("a"), lambda m: m.clear()])
+def test_a_removal_that_is_struck_inside_a_block_is_shown_if_it_is_recorded(
+    store: MemoryStore, state: Session, change: Callable[[PersistentMap[str, int]], object]
+) -> None:
+    m = state.map("m")
+    m["a"] = 1
+    with state.transaction():
+        m["b"] = 2
+        add = state._transaction.add  # type: ignore[union-attr]
+
+        def struck(*args: object) -> None:
+            add(*args)
+            raise KeyboardInterrupt
+
+        state._transaction.add = struck  # type: ignore[union-attr,method-assign]
+        with contextlib.suppress(KeyboardInterrupt):
+            change(m)
+        state._transaction.add = add  # type: ignore[union-attr,method-assign]
+    assert m == store.contents("bot")["m"]
+    assert state.unsaved() == {}
+
+
+def test_a_map_that_is_being_dropped_takes_no_change_of_a_signal_handler(store: MemoryStore, state: Session) -> None:
+    m = state.map("m")
+    m["a"] = 1
+    append = state._outbox.append
+
+    def interrupted(payload: bytes) -> int:
+        append(payload)
+        with pytest.raises(ReentrantChange):
+            m["handler"] = 1
+        raise KeyboardInterrupt
+
+    state._outbox.append = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        state.drop_map("m")
+    state._outbox.append = append  # type: ignore[method-assign]
+    assert m == {}
+    assert "m" not in store.contents("bot")
