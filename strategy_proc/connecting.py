@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from types import FunctionType, ModuleType
 
 import zmq
@@ -110,35 +111,41 @@ class _Connecting:
     def run(self, codec: ValueCodec) -> Session:
         endpoint = self._find_endpoint()
         folder = self._make_folders()
-        lock = OutboxLock(self.disk, folder, self.namespace)
-        lock.acquire()
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        try:
+        with ExitStack() as taken:
+            lock = OutboxLock(self.disk, folder, self.namespace)
+            taken.callback(lock.release)
+            lock.acquire()
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            taken.callback(context.destroy, linger=0)
             outbox = Outbox.load(self.disk, folder, self.namespace, boot_id())
-            client = RequestClient(context, endpoint, self.keys)
-            try:
-                opened, parts = self._open(client, outbox)
-            finally:
-                client.abandon()
-            leftovers, aside = self._leftovers(outbox, opened)
-            state = decode_state(opened, parts)
-            for record in leftovers:
-                apply_record(state, record)
-            outbox.begin(opened.store_id, opened.epoch, opened.applied, leftovers)
-            recovered = _describe(opened, state, leftovers, aside)
+            taken.callback(outbox.close)
+            opened, state, recovered = self._recover(context, endpoint, outbox)
             session = Session(self.namespace, opened.epoch, outbox, lock, codec, state, recovered)
             outbox.put_lock = session._lock
             pump = Pump(
                 session, outbox, context, endpoint, self.keys, opened.store_id, opened.instance, opened.applied
             )
+            taken.callback(pump.stop)
             session._durable = opened.applied
             session._pump = pump
             pump.start()
-        except BaseException:
-            context.destroy(linger=0)
-            lock.release()
-            raise
+            taken.pop_all()
         return session
+
+    def _recover(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, outbox: Outbox
+    ) -> tuple[Opened, State, Recovered]:
+        client = RequestClient(context, endpoint, self.keys)
+        try:
+            opened, parts = self._open(client, outbox)
+        finally:
+            client.abandon()
+        leftovers, aside = self._leftovers(outbox, opened)
+        state = decode_state(opened, parts)
+        for record in leftovers:
+            apply_record(state, record)
+        outbox.begin(opened.store_id, opened.epoch, opened.applied, leftovers)
+        return opened, state, _describe(opened, state, leftovers, aside)
 
     # Where
 
@@ -163,6 +170,7 @@ class _Connecting:
     def _make_folders(self) -> str:
         if not os.path.isdir(self.data_dir):
             self.disk.mkdir(self.data_dir)
+            self.disk.fsync_dir(os.path.dirname(self.data_dir))
         check_private(self.data_dir)
         home = os.path.join(self.data_dir, self.namespace)
         for folder in (home, os.path.join(home, "outbox")):
@@ -224,7 +232,8 @@ class _Connecting:
                 f"this is {opened.store_id.hex()}; 'outlive accept {self.namespace}' puts it into quarantine"
             )
         newer = [r for r in contents.records if r.seq > opened.applied]
-        foreign = [r for r in newer if r.epoch < opened.since] + contents.set_aside
+        torn = [r for r in contents.set_aside if r.seq > opened.applied]
+        foreign = [r for r in newer if r.epoch < opened.since] + torn
         ours = [r for r in newer if r.epoch >= opened.since]
         if opened.applied < contents.acked or (ours and ours[0].base > opened.applied):
             raise StateWentBack(

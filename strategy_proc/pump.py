@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -19,7 +20,15 @@ import zmq
 
 from protocol.changes import encode_changes
 from protocol.endpoints import Endpoint
-from protocol.errors import Fenced, ForeignStore, MalformedMessage, NotAllowed, ProtocolMismatch, StateWentBack
+from protocol.errors import (
+    Fenced,
+    ForeignStore,
+    MalformedMessage,
+    NamespaceDamaged,
+    NotAllowed,
+    ProtocolMismatch,
+    StateWentBack,
+)
 from protocol.limits import CONFIRM_WAIT
 from protocol.messages import Close, Confirm, Confirmed, Delta, Done, Refused, RefusedCode, Reply, encode
 from protocol.notify import Notifier
@@ -37,12 +46,15 @@ QUICKEST, IDLEST = 0.001, 0.04  # seconds between looks at the outbox: under tra
 BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that died is noticed this soon
 PATIENCE = 0.5  # seconds over the asked wait until a reply counts as lost
 HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing is shipped
+TRY_AGAIN = 1.0  # seconds after a failure of the pump itself
+WHOLE_STATE_PATIENCE = 5.0  # seconds before an accepted state that was sent counts as lost
 BEAT_EVERY = 0.2  # seconds between beats passed on to the supervisor
 
 _PROBLEMS: dict[RefusedCode, type[Exception]] = {
     RefusedCode.STATE_WENT_BACK: StateWentBack,
     RefusedCode.UNKNOWN_NAMESPACE: StateWentBack,
     RefusedCode.FOREIGN_STORE: ForeignStore,
+    RefusedCode.NAMESPACE_DAMAGED: NamespaceDamaged,
     RefusedCode.NOT_ALLOWED: NotAllowed,
     RefusedCode.VERSION: ProtocolMismatch,
 }
@@ -62,6 +74,7 @@ class Pump:
         self._bytes_in_flight = 0
         self._answer_due = 0.0
         self._applied_when_asked = applied
+        self._whole_state_sent = ("", 0, 0.0)  # to which instance, behind which seq, when (monotonic seconds)
         self._notifier = Notifier()
         self._beat_due = False
         self._beat_at = 0.0
@@ -71,6 +84,7 @@ class Pump:
         self._stopping = threading.Event()
         self._leaving = threading.Event()
         self._left = threading.Event()
+        self._bell_lock = threading.RLock()  # no one rings when the descriptor may be somebody else's
         self._ear, self._bell = os.pipe()
         os.set_blocking(self._ear, False)
         os.set_blocking(self._bell, False)
@@ -84,10 +98,10 @@ class Pump:
 
     def wake(self) -> None:
         """Look at the outbox now."""
-        try:
-            os.write(self._bell, b"!")
-        except (BlockingIOError, OSError):
-            pass
+        with self._bell_lock:
+            if self._bell >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._bell, b"!")
 
     def beat(self) -> None:
         """Pass a beat on at the next look."""
@@ -100,37 +114,48 @@ class Pump:
         return self._left.wait(timeout)
 
     def stop(self) -> None:
-        """End the thread and its sockets. Not to be called by the thread itself."""
+        """End the thread and its sockets. Not to be called by the thread itself. Again: does nothing."""
         self._stopping.set()
         self.wake()
         if self._thread.ident is not None:
             self._thread.join()
         self._context.term()
-        for fd in (self._ear, self._bell):
-            os.close(fd)
+        with self._bell_lock:
+            ear, bell, self._ear, self._bell = self._ear, self._bell, -1, -1
+            for fd in (ear, bell):
+                if fd >= 0:
+                    os.close(fd)
 
     # The thread
 
     def _run(self) -> None:
+        """A failure (a full disk, too many open files) ends a try, not the pump."""
+        while not self._stopping.is_set():
+            try:
+                self._try()
+            except Exception:
+                log.exception("%s: the pump failed and tries again; changes stay here", self._session.namespace)
+                self._ship_again_from(self._applied)
+                self._stopping.wait(TRY_AGAIN)
+
+    def _try(self) -> None:
         client = RequestClient(self._context, self._endpoint, self._keys)
-        push = self._context.socket(zmq.PUSH)
-        self._hangups = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
-            push.linger = 0
-            push.immediate = True  # nothing is queued for a server that is not there: the outbox is the queue
-            if self._keys is not None:
-                self._keys.use(push)
-            push.reconnect_ivl, push.reconnect_ivl_max = RECONNECT_MS, 10 * RECONNECT_MS
-            push.connect(self._endpoint.deltas)
-            self._loop(client, push)
-        except Exception:
-            log.exception("%s: the pump failed; changes stay in the outbox", self._session.namespace)
-            self._session._note_problem(RuntimeError("the pump of this session failed; see the log"))
+            with self._context.socket(zmq.PUSH) as push:
+                push.linger = 0
+                push.immediate = True  # nothing is queued for a server that is not there: the outbox is the queue
+                push.reconnect_ivl, push.reconnect_ivl_max = RECONNECT_MS, 10 * RECONNECT_MS
+                if self._keys is not None:
+                    self._keys.use(push)
+                self._hangups = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+                push.connect(self._endpoint.deltas)
+                try:
+                    self._loop(client, push)
+                finally:
+                    push.disable_monitor()
+                    self._hangups.close()
         finally:
             client.abandon()
-            push.disable_monitor()
-            self._hangups.close()
-            push.close()
 
     def _loop(self, client: RequestClient, push: zmq.Socket[bytes]) -> None:
         pause = QUICKEST
@@ -235,6 +260,7 @@ class Pump:
         if reply.snapshot_wanted:
             self._send_whole_state(reply)
             return
+        self._whole_state_sent = ("", 0, 0.0)
         restarted = reply.instance != self._instance
         if restarted:
             log.info("%s: the persistence process was restarted; shipping again", self._session.namespace)
@@ -257,11 +283,17 @@ class Pump:
 
     def _send_whole_state(self, reply: Confirmed) -> None:
         """A person accepted our state over the server's older one: the whole of it becomes one record."""
-        session = self._session
+        session, now = self._session, time.monotonic()
+        instance, applied, sent = self._whole_state_sent
+        if (instance, applied) == (reply.instance, reply.applied) and now < sent + WHOLE_STATE_PATIENCE:
+            self._stopping.wait(BUSY_WAIT / 5)  # it is on its way
+            return
         with session._lock:
             self._outbox.replace_all(reply.applied, encode_changes(session._whole_state()), reply.store_id)
         log.warning("%s: sending the whole state, as accepted", session.namespace)
+        self._whole_state_sent = (reply.instance, reply.applied, now)
         self._store_id = reply.store_id or self._store_id
+        session._note_durable(0)
         self._instance, self._applied, self._durable = reply.instance, reply.applied, reply.applied
         self._ship_again_from(reply.applied)
 

@@ -1,0 +1,235 @@
+"""Sessions with a real persistence process, struck where it hurts: while they start, sync, ship and leave."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from protocol.disk import Disk
+from protocol.errors import FlushTimeout, ReentrantChange, SessionClosed, SyncFailed
+from strategy_proc import Session, connect, connecting
+from strategy_proc.outbox import Outbox
+from strategy_proc.pump import Pump
+from tests.processes import PersistenceProcess
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def persistence(data_dir: Path) -> Iterator[PersistenceProcess]:
+    with PersistenceProcess(data_dir) as process:
+        yield process
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Outbox, "maintain"), (connecting, "_describe"), (connecting, "Session"), (Pump, "start")]
+)
+def test_a_connect_that_is_interrupted_gives_everything_back(
+    persistence: PersistenceProcess, data_dir: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    connect("bot", data_dir=data_dir).close()
+
+    def struck(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, struck)
+        with pytest.raises(KeyboardInterrupt):
+            connect("bot", data_dir=data_dir)
+    assert descriptors() == before
+    with connect("bot", data_dir=data_dir) as state:
+        state.map("m")["a"] = 1
+    assert descriptors() == before
+
+
+def test_a_connect_that_is_interrupted_behind_the_start_of_its_thread_ends_it(
+    persistence: PersistenceProcess, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Pump.start
+
+    def struck(pump: Pump) -> None:
+        start(pump)
+        raise KeyboardInterrupt
+
+    threads = threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(Pump, "start", struck)
+        with pytest.raises(KeyboardInterrupt):
+            connect("bot", data_dir=data_dir)
+    assert threading.active_count() == threads
+    connect("bot", data_dir=data_dir).close()
+
+
+def test_the_pump_outlives_a_failure_of_its_own(
+    persistence: PersistenceProcess, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = []
+
+    def fails_once(outbox: Outbox, *args: int) -> object:
+        if not failures:
+            failures.append(1)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return unshipped(outbox, *args)
+
+    unshipped = Outbox.unshipped
+    monkeypatch.setattr(Outbox, "unshipped", fails_once)
+    with connect("bot", data_dir=data_dir) as state:
+        state.map("m")["a"] = 1
+        state.flush(20)
+    assert failures
+    with connect("bot", data_dir=data_dir) as state:
+        assert state.map("m") == {"a": 1}
+
+
+class SlowDisk(Disk):
+    """Runs something in the middle of a sync, where a signal handler may strike."""
+
+    def sync_map(self, *args: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        super().sync_map(*args)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", ["close", "flush", "sync"])
+def test_a_signal_handler_in_the_middle_of_a_sync_is_refused_and_not_stuck(
+    persistence: PersistenceProcess, data_dir: Path, what: str
+) -> None:
+    refused = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        with pytest.raises(ReentrantChange) as caught:
+            getattr(state, what)()
+        refused.append(caught.value)
+        state.map("m")["handler"] = 1
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with connect("bot", data_dir=data_dir) as state:
+            state.map("m")["a"] = 1
+            state._outbox._disk = SlowDisk()  # type: ignore[attr-defined]
+            state.sync()
+            state._outbox._disk = Disk()  # type: ignore[attr-defined]
+        assert refused
+        with connect("bot", data_dir=data_dir) as state:
+            assert state.map("m") == {"a": 1, "handler": 1}
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_handler_that_closes_while_the_session_closes_is_not_stuck(
+    persistence: PersistenceProcess, data_dir: Path
+) -> None:
+    handled = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        state.close()
+        handled.append(number)
+        raise SystemExit
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        state = connect("bot", data_dir=data_dir)
+        persistence.stop()
+        state.map("m")["a"] = 1
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(SystemExit):
+            state.close(60)
+        assert handled
+        with pytest.raises(SessionClosed):
+            state.map("m")["b"] = 2
+        persistence.cont()
+        with connect("bot", data_dir=data_dir) as state:
+            assert state.map("m") == {"a": 1}
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_closing_with_the_persistence_process_dead_takes_no_longer_than_asked_and_loses_nothing(
+    persistence: PersistenceProcess, data_dir: Path
+) -> None:
+    before = descriptors()
+    state = connect("bot", data_dir=data_dir)
+    state.map("m")["a"] = 1
+    state.flush(20)
+    persistence.kill()
+    state.map("m")["b"] = 2
+    with pytest.raises(FlushTimeout):
+        state.close(0.1)
+    state.close()
+    persistence.start()
+    with connect("bot", data_dir=data_dir) as state:
+        assert state.recovered.from_outbox == 1
+        assert state.map("m") == {"a": 1, "b": 2}
+    wait_until(lambda: descriptors() <= before + 1, what="all descriptors closed")  # the process's new pipe
+
+
+def test_threads_that_put_and_sync_while_another_closes_get_a_named_error(
+    persistence: PersistenceProcess, data_dir: Path
+) -> None:
+    state = connect("bot", data_dir=data_dir)
+    m = state.map("m")
+    returned: dict[str, int] = {}
+    unexpected: list[BaseException] = []
+
+    def work(name: str) -> None:
+        n = 0
+        try:
+            while True:
+                n += 1
+                m[name] = n
+                returned[name] = n
+                if n % 50 == 0:
+                    _sync(state)
+        except SessionClosed:
+            pass
+        except BaseException as error:
+            unexpected.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"t{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: all(returned.get(f"t{i}", 0) > 200 for i in range(4)))
+    state.close(30)
+    for thread in threads:
+        thread.join()
+    assert unexpected == []
+    with connect("bot", data_dir=data_dir) as state:
+        assert state.map("m") == returned
+
+
+def _sync(state: Session) -> None:
+    with contextlib.suppress(SyncFailed):  # closed behind the check, before the sync
+        state.sync()
+
+
+def test_a_dropped_map_stays_dropped_over_restarts_of_both_sides(
+    persistence: PersistenceProcess, data_dir: Path
+) -> None:
+    with connect("bot", data_dir=data_dir) as state:
+        state.map("kept")["a"] = 1
+        state.map("gone")["a"] = 1
+        state.map("again")["a"] = 1
+        state.flush(20)
+        persistence.kill()
+        state.drop_map("gone")
+        state.drop_map("again")
+        state.map("again")["b"] = 2
+        with pytest.raises(FlushTimeout):
+            state.close(0.1)
+    persistence.start()
+    for _ in range(2):
+        with connect("bot", data_dir=data_dir) as state:
+            assert state.map_names() == ["again", "kept"]
+            assert state.map("again") == {"b": 2}
+        persistence.restart()
