@@ -68,7 +68,8 @@ def decode_keys(joined: bytes | memoryview) -> list[Key]:
         keys = _NoGlobals(io.BytesIO(b"".join((b"\x80\x05](", joined, b"e.")))).load()
     except Exception as error:
         raise MalformedMessage(f"no keys: {error}", bytes(joined[:64])) from None
-    assert isinstance(keys, list)
+    if not isinstance(keys, list):  # hostile bytes may leave anything on the stack
+        raise MalformedMessage("no list of keys", bytes(joined[:64]))
     return keys
 
 
