@@ -27,6 +27,7 @@ from supervisor.config import (
     load_config,
 )
 from supervisor.control import Answer, Command, Refused, RunDir, SupervisorStatus, ask
+from supervisor.programs import OUR_PYTHON
 
 _CONFIG_FILE = "outlive.toml"
 _NOT_RUNNING = 3
@@ -171,8 +172,10 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has left; nothing to complain about
         sys.exit(1)
-    except (OutliveError, OSError) as error:
+    except OutliveError as error:
         _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     sys.exit(0)
 
 
@@ -234,7 +237,7 @@ def _wait_until_free(run_dir: RunDir, timeout: float) -> None:
 def _become(module: str, verb: list[str], arguments: tuple[str, ...]) -> NoReturn:
     """These read and settle what is on disk: the persistence side's work, in its own process."""
     place = [] if any(argument.split("=")[0] == "--data-dir" for argument in arguments) else _data_dir_option(arguments)
-    os.execv(sys.executable, [sys.executable, "-m", module, *verb, *place, *arguments])
+    os.execv(sys.executable, [*OUR_PYTHON, module, *verb, *place, *arguments])
 
 
 def _data_dir_option(arguments: tuple[str, ...]) -> list[str]:

@@ -28,6 +28,8 @@ from protocol.names import check_namespace
 
 PERSISTENCE = "persistence"
 """The name of the persistence process among the programs; no strategy or service may have it."""
+SUPERVISOR = "outlive"
+"""The name of the supervisor's own log and lines; no program may have it either."""
 
 _ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _SIZE = re.compile(r"(\d+)\s*([KMG]i?B|B)?")
@@ -149,12 +151,15 @@ def parse_config(data: bytes | str, folder: str) -> Config:
     """Check the text of a configuration whose relative paths start at `folder`. Raises `ConfigError`."""
     try:
         tables = msgspec.toml.decode(data)
+        _check_texts(tables, "")
         _check_types_of_programs(tables)
         config = msgspec.convert(tables, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(_with_key(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"no TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError("no configuration: it is nested too deeply") from None
     return check_config(config, folder)
 
 
@@ -202,6 +207,8 @@ def _check_program(key: str, name: str, settings: ProgramSettings) -> None:
     _checked_namespace(key, name)
     if name == PERSISTENCE:
         raise ConfigError(f"{key}: {PERSISTENCE!r} is the name of the persistence process")
+    if name == SUPERVISOR:
+        raise ConfigError(f"{key}: {SUPERVISOR!r} is the name of the supervisor's own log")
     if bool(settings.command) == bool(settings.entry):
         raise ConfigError(f'{key}: needs either a command (["python", "bot.py"]) or an entry ("module:function")')
     if settings.command and not settings.command[0]:
@@ -253,6 +260,19 @@ def _with_absolute_paths(config: Config, folder: str) -> Config:
 
 def _in_folder(settings: S, folder: str) -> S:
     return msgspec.structs.replace(settings, cwd=os.path.normpath(os.path.join(folder, settings.cwd or ".")))
+
+
+def _check_texts(value: Any, key: str) -> None:
+    """Argument, variable or path: none can hold a zero byte, and the system says so only when it is used."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_texts(name, f"{key}.{name}".lstrip("."))
+            _check_texts(item, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item, key)
+    elif isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{key!r}: a text with a zero byte in it")
 
 
 def _check_types_of_programs(tables: dict[str, Any]) -> None:

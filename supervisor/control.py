@@ -8,6 +8,7 @@ directory), ID (the mark by which orphans are found) and the logs.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -221,7 +222,7 @@ def _is_served(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             return False
     return True
 
@@ -243,7 +244,10 @@ def request(address: str, data: bytes, timeout: float, curve_dir: str | None = N
 
 def make_private(path: str) -> None:
     """A directory of ours alone, made if missing. Raises `InsecureDirectory`."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:

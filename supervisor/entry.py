@@ -1,12 +1,14 @@
 """Run `entry = "module:function"`:  python -m supervisor.entry module:function
 
 The function is called without arguments; an int that it returns is the exit code. The module is imported by its own
-name, so that its types are found again when their values are loaded.
+name, so that its types are found again when their values are loaded. It is looked for in the working directory first,
+as `python -m` would; but only now, so that nothing there can be taken for a module of ours.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 
@@ -14,6 +16,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or ":" not in arguments[0]:
         sys.exit("usage: python -m supervisor.entry module:function")
     module_name, _, function_name = arguments[0].partition(":")
+    sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

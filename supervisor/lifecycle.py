@@ -23,7 +23,7 @@ class State(StrEnum):
     STARTING = "starting"  # has a process, not ready yet
     RUNNING = "running"
     RESTARTING = "restarting"  # its process is asked to leave; another follows
-    ABORTING = "aborting"  # hung: SIGABRT was sent, its stacks go to the log
+    ABORTING = "aborting"  # made to leave for a fault of its own: hung (its stacks go to the log), overweight
     STOPPING = "stopping"  # its process is asked to leave for good
     BACKOFF = "backoff"  # dead, tried again soon
     FATAL = "fatal"  # died too often, tried again slowly
@@ -73,7 +73,7 @@ _WORKING = {
     _E.RESTART: (_S.RESTARTING, _A.TERM),
     _E.KILL: (_S.RESTARTING, _A.KILL),
     _E.HUNG: (_S.ABORTING, _A.ABORT),
-    _E.OVERWEIGHT: (_S.RESTARTING, _A.TERM),
+    _E.OVERWEIGHT: (_S.ABORTING, _A.TERM),
 }
 _DEAD = {
     _E.STOP: (_S.STOPPED, _A.NOTHING),

@@ -22,9 +22,9 @@ from typing import IO
 
 import psutil
 
-from protocol.errors import OutliveError
+from protocol.errors import ConfigError, OutliveError
 from supervisor.child import Child
-from supervisor.config import PERSISTENCE, Config
+from supervisor.config import PERSISTENCE, SUPERVISOR, Config
 from supervisor.control import (
     Answer,
     Command,
@@ -39,7 +39,7 @@ from supervisor.control import (
 from supervisor.lifecycle import Event, State
 from supervisor.output import Console, LogFile, Output
 from supervisor.programs import Program, stages
-from supervisor.reload import drop_retired, take_over
+from supervisor.reload import drop_retired, take_over, what_can_change
 from supervisor.restart_policy import RestartPolicy
 from supervisor.signals import Signals
 from supervisor.sweep import sweep
@@ -107,14 +107,18 @@ class Supervisor:
     # Before and after
 
     def _prepare(self, undo: contextlib.ExitStack) -> None:
+        _ = self._run_dir.address  # raises for a path that is too long before anything is made there
         make_private(self._config.persistence.data_dir)
         if self._config.persistence.runtime_dir is not None:
             make_private(self._config.persistence.runtime_dir)
         self._run_dir.lock()
         undo.callback(self._run_dir.unlock)
+        undo.callback(self._console.close)
         programs = stages(self._config, self._run_dir.mark)
         os.makedirs(self._config.log_dir, mode=0o700, exist_ok=True)
-        self._log = self._log_file("outlive")
+        if not os.access(self._config.log_dir, os.W_OK | os.X_OK):
+            raise ConfigError(f"supervisor.log_dir: {self._config.log_dir} can't be written to")
+        self._log = self._log_file(SUPERVISOR)
         undo.callback(self._log.close)
         self._stages = [[self._unit(program) for program in stage] for stage in programs]
         undo.callback(self._close_logs)
@@ -158,12 +162,13 @@ class Supervisor:
 
     def _reload_config(self, reload: Callable[[], Config]) -> None:
         try:
-            programs = stages(reload(), self._run_dir.mark)
+            config, later = what_can_change(self._config, reload())
+            programs = stages(config, self._run_dir.mark)
         except OutliveError as error:
             self._say(f"SIGHUP: nothing is changed: {error}")
             return
         if not self._stopping:
-            for note in take_over(self._stages, programs, self._unit, self._stages_started):
+            for note in [*later, *take_over(self._stages, programs, self._unit, self._stages_started)]:
                 self._say(f"SIGHUP: {note}")
 
     def _wait(self) -> None:
@@ -325,4 +330,4 @@ class Supervisor:
     def _say(self, line: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
         self._log.write(f"{stamp} {line}\n".encode())
-        self._console.line("outlive", line)
+        self._console.line(SUPERVISOR, line)

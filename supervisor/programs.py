@@ -7,6 +7,7 @@ that strategies can still flush while persistence is there.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -32,6 +33,10 @@ _SYSTEMD = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 )
 """By these systemd speaks with the supervisor; a child that used them would speak in its name."""
+
+OUR_PYTHON = (sys.executable, "-P", "-m")
+"""Runs a module of ours. -P: the user's directory is not searched, so a `protocol.py` that lies there is not taken
+for ours, and looking at a directory executes nothing that is in it."""
 
 Kind = Literal["persistence", "service", "strategy"]
 
@@ -79,7 +84,7 @@ def stages(config: Config, mark: str, environ: Mapping[str, str] = os.environ) -
 
 
 def _persistence(settings: PersistenceSettings, base: dict[str, str]) -> Program:
-    argv = [*(settings.command or [sys.executable, "-m", "persistence_proc"]), "--data-dir", settings.data_dir]
+    argv = [*(settings.command or [*OUR_PYTHON, "persistence_proc"]), "--data-dir", settings.data_dir]
     for option in ("runtime_dir", "endpoint", "curve_dir", "log_level"):
         value = getattr(settings, option)
         if option == "runtime_dir" and settings.endpoint is not None:
@@ -125,7 +130,7 @@ def _program(name: str, kind: Kind, settings: ProgramSettings, env: dict[str, st
     return Program(
         name=name,
         kind=kind,
-        argv=settings.command or [sys.executable, "-m", "supervisor.entry", str(settings.entry)],
+        argv=settings.command or [*OUR_PYTHON, "supervisor.entry", str(settings.entry)],
         env=env,
         cwd=settings.cwd,
         restart=settings.restart,
@@ -139,13 +144,28 @@ def _program(name: str, kind: Kind, settings: ProgramSettings, env: dict[str, st
 
 
 def _check_command(program: Program) -> None:
-    """Better one line before the start than a program that dies ten times."""
+    """Better one line before the start than a program that dies ten times. Raises `ConfigError`."""
     key = PERSISTENCE if program.kind == "persistence" else _table(program)
     if program.cwd is not None and not os.path.isdir(program.cwd):
         raise ConfigError(f"{key}.cwd: there is no directory {program.cwd}")
     command = program.argv[0]
     if _which(command, program.cwd, program.env.get("PATH")) is None:
         raise ConfigError(f"{key}.command: there is no program {command!r} that can be executed")
+    script = script_of(program.argv)
+    if script is not None and not os.path.isfile(os.path.join(program.cwd or ".", script)):
+        raise ConfigError(f"{key}.command: there is no script {script!r} in {program.cwd or os.getcwd()}")
+
+
+def script_of(argv: list[str]) -> str | None:
+    """["python", "-u", "bot.py", ...] -> "bot.py"; None where Python is not asked to run a .py file."""
+    if not re.fullmatch(r"(python|pypy)[\d.]*", os.path.basename(argv[0])):
+        return None
+    for argument in argv[1:]:
+        if argument.endswith(".py"):
+            return argument
+        if re.fullmatch(r"-[A-Za-z]*[cm].*", argument) and not re.match(r"-[WX]", argument):
+            return None  # code or a module: what follows is its own
+    return None
 
 
 def _with_our_interpreter(path: str) -> str:

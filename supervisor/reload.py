@@ -1,16 +1,31 @@
 """SIGHUP: take over a changed configuration, and touch only what changed.
 
 A program that is new is started, one that is gone is stopped, one whose settings differ is restarted with the new
-ones. Persistence keeps its old settings until everything is restarted: the strategies would lose it under way.
+ones, and tried again at once if it was waiting for its next try. What concerns everybody keeps its old settings until
+everything is started anew: strategies told of another data directory would look for their state where nobody serves it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from supervisor.lifecycle import Event
+import msgspec
+
+from supervisor.config import Config
+from supervisor.lifecycle import Event, State
 from supervisor.programs import Program
 from supervisor.unit import Unit
+
+
+def what_can_change(running: Config, wanted: Config) -> tuple[Config, list[str]]:
+    """(`wanted` with the settings of `running` that concern everybody, a line for each of them that differs)."""
+    shared = {name: getattr(running, name) for name in ("persistence", "supervisor", "restart")}
+    notes = [
+        f"the settings of {name} have changed: they take effect when everything is started anew"
+        for name, settings in shared.items()
+        if getattr(wanted, name) != settings
+    ]
+    return msgspec.structs.replace(wanted, **shared), notes
 
 
 def take_over(
@@ -19,7 +34,7 @@ def take_over(
     """Change `stages` (of which the first `started` run) into `wanted`; what was done, for people."""
     done: list[str] = []
     for number, (units, programs) in enumerate(zip(stages, wanted, strict=True)):
-        known = {unit.program.name: unit for unit in units if not unit.retired}
+        known = {unit.program.name: unit for unit in units}
         for program in programs:
             unit = known.pop(program.name, None)
             if unit is None:
@@ -27,12 +42,14 @@ def take_over(
                 done.append(f"{program.name} is new")
                 if number < started:
                     units[-1].happens(Event.START)
-            elif unit.program != program:
-                done.append(_change(unit, program))
+            elif unit.program != program or unit.retired:
+                _change(unit, program)
+                done.append(f"{program.name} has changed")
         for name, unit in known.items():
-            unit.retired = True
-            unit.happens(Event.STOP)
-            done.append(f"{name} is gone")
+            if not unit.retired:
+                unit.retired = True
+                unit.happens(Event.STOP)
+                done.append(f"{name} is gone")
     return done or ["nothing has changed"]
 
 
@@ -44,10 +61,9 @@ def drop_retired(stages: list[list[Unit]]) -> None:
             units.remove(unit)
 
 
-def _change(unit: Unit, program: Program) -> str:
-    if program.kind == "persistence":
-        return "the settings of persistence have changed: they take effect when everything is started anew"
-    unit.program = program
-    if unit.alive:
+def _change(unit: Unit, program: Program) -> None:
+    """One that is still leaving comes back as what is wanted now: two of a name would be two owners of its state."""
+    unit.program, unit.retired = program, False
+    if unit.alive or unit.state in (State.BACKOFF, State.FATAL):
+        unit.forgive()
         unit.happens(Event.RESTART)
-    return f"{program.name} has changed"

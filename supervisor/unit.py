@@ -196,7 +196,8 @@ class Unit:
     def _judge(self, code: int) -> Event:
         if self.state in (State.STOPPING, State.RESTARTING):
             return Event.FINISHED
-        if self.program.is_done(code):
+        made_to_leave = self.state is State.ABORTING and self.program.restart != "never"
+        if self.program.is_done(code) and not made_to_leave:  # a hung bot may still answer a signal with exit code 0
             return Event.FINISHED
         verdict = self._policy.died()
         self._delay = verdict.delay

@@ -49,6 +49,10 @@ class SupervisorProcess(RealProcess):
         script = f"{prelude}\nfrom supervisor.cli import main; main()"
         super().__init__([sys.executable, "-c", script, "run", str(self.config)], env)
 
+    def start_at(self, terminal: int) -> None:
+        """Start it with this descriptor as its standard output."""
+        self._spawn({}, (), stdout=terminal)
+
     def status(self) -> SupervisorStatus:
         answer = ask(RunDir(str(self.folder / "state" / "supervisor.d")), Command(verb="status"))
         assert isinstance(answer, SupervisorStatus)

@@ -7,6 +7,9 @@
     helper         starts a process of its own in another session and prints its pid; then as `serve`
     refuse         as the persistence process does: one line, exit code 2
     eat BYTES      ready, and holds so many bytes
+    flood          ready, and prints without end
+    chatter        ready, and says without end what nobody understands
+    silent         closes its output and its notify pipe when it is ready
 """
 
 from __future__ import annotations
@@ -48,6 +51,13 @@ def main(verb: str, arguments: list[str]) -> None:
     say("ready")
     if verb == "hang":
         say("beat")
+    while verb == "flood":
+        os.write(1, b"x" * 99 + b"\n")
+    while verb == "chatter":
+        os.write(int(os.environ["OUTLIVE_NOTIFY_FD"]), b"\xffrecovering 99999999999999999999" * 100)
+    if verb == "silent":
+        for fd in (1, 2, int(os.environ["OUTLIVE_NOTIFY_FD"])):
+            os.close(fd)
     while held is not None:
         signal.pause()
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from supervisor.cli import script_name
 from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program, write_config
+from tests.waiting import LONG
+
+OUTLIVE = [sys.executable, "-P", "-m", "supervisor"]
 
 
 @pytest.mark.parametrize(
@@ -18,6 +23,10 @@ from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, progra
         (("run", "--"), 2, "there is no command behind --"),
         (("run", "--", "no-such-program"), 2, "there is no program 'no-such-program'"),
         (("run", "x.toml", "--", "python"), 2, "not both"),
+        (("run", "--", "python", "no.py"), 2, "there is no script 'no.py' in "),
+        (("run", "--data-dir", "/dev/null/x", "--", "python"), 1, "/dev/null: Not a directory"),
+        (("run", "--data-dir", "d" * 120, "--", "python"), 1, "a socket path may have 107"),
+        (("status", "--data-dir", "/dev/null"), 3, "no supervisor is running"),
         (("status",), 3, "no supervisor is running"),
         (("stop",), 3, "no supervisor is running"),
         (("restart", "a"), 3, "no supervisor is running"),
@@ -33,6 +42,19 @@ def test_an_error_is_one_line(data_dir: Path, arguments: tuple[str, ...], code: 
     assert result.stderr.startswith("outlive: ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_what_lies_in_the_working_directory_is_not_taken_for_ours(data_dir: Path) -> None:
+    for name in ("protocol", "persistence_proc", "zmq"):
+        (data_dir / f"{name}.py").write_text("raise SystemExit('executed')")
+    shown = subprocess.run([*OUTLIVE, "show", "--data-dir", "."], cwd=data_dir, capture_output=True, timeout=LONG)
+    assert b"executed" not in shown.stdout + shown.stderr
+    (data_dir / "outlive.toml").write_text("[supervisor]\nexit_when_done = true\n[strategies.a]\nentry = 'bot:main'\n")
+    (data_dir / "bot.py").write_text("def main():\n    print('my own module')\n")
+    ran = subprocess.run([*OUTLIVE, "run"], cwd=data_dir, capture_output=True, timeout=LONG)
+    assert b"executed" not in ran.stdout + ran.stderr
+    assert b"my own module" in ran.stdout
+    assert ran.returncode == 0
 
 
 def test_a_mistake_in_the_configuration_is_one_line_with_file_and_key(data_dir: Path) -> None:

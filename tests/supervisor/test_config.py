@@ -8,7 +8,7 @@ import pytest
 
 from protocol.errors import ConfigError
 from supervisor.config import load_config, parse_config
-from supervisor.programs import stages
+from supervisor.programs import script_of, stages
 
 TWO = "[strategies.a]\nentry = 'm:f'\n[strategies.b]\nentry = 'm:f'\n"
 
@@ -39,6 +39,12 @@ WRONG = [
     ("strategies = 5", "strategies: Expected `object`, got `int`"),
     ("[strategies.a]\nentry = 'm:f'\n[services.a]\nentry = 'm:f'", "services.a: there is a strategy of this name"),
     ("[services.persistence]\nentry = 'm:f'", "services.persistence: 'persistence' is the name of"),
+    ("[strategies.a]\ncommand = ['x', \"a\\u0000b\"]", "'strategies.a.command': a text with a zero byte"),
+    ("[strategies.a]\nentry = 'm:f'\nenv = {X = \"\\u0000\"}", "'strategies.a.env.X': a text with a zero byte"),
+    ('[strategies.a]\nentry = "m:f"\nenv = {"X\\u0000" = ""}', "'strategies.a.env.X\\x00': a text with a zero"),
+    ('[persistence]\ndata_dir = "a\\u0000b"', "'persistence.data_dir': a text with a zero byte"),
+    ("[strategies.outlive]\nentry = 'm:f'", "strategies.outlive: 'outlive' is the name of the supervisor's own log"),
+    ("x = " + "[" * 5000, "no configuration: it is nested too deeply"),
     ("[strategies.a\n", "no TOML: "),
 ]
 
@@ -71,6 +77,26 @@ def test_a_command_that_does_not_exist_is_named_before_anything_is_started(tmp_p
         stages(config, "mark")
 
 
+@pytest.mark.parametrize("command", [["python", "no.py"], ["python3.12", "-u", "-W", "error", "bots/no.py", "x.py"]])
+def test_a_script_that_does_not_exist_is_named_before_anything_is_started(tmp_path: Path, command: list[str]) -> None:
+    found = script_of(command)
+    assert found is not None
+    text = f"[strategies.a]\ncommand = {['python', *command[1:]]}"
+    with pytest.raises(ConfigError, match=r"strategies\.a\.command: there is no script '.*no\.py' in "):
+        stages(parse_config(text, str(tmp_path)), "mark")
+    (tmp_path / "bots").mkdir()
+    (tmp_path / found).touch()
+    stages(parse_config(text, str(tmp_path)), "mark")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["python"], ["python", "-m", "bot", "x.py"], ["python", "-uc", "1", "x.py"], ["./bot", "x.py"]],
+)
+def test_what_is_no_script_is_not_looked_for(command: list[str]) -> None:
+    assert script_of(command) is None
+
+
 def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
     config = parse_config("[services.x]\ncommand = ['python']\ncwd = 'nowhere'", str(tmp_path))
     with pytest.raises(ConfigError, match=r"services\.x\.cwd: there is no directory"):
@@ -94,7 +120,7 @@ def test_persistence_gets_its_settings_as_arguments(tmp_path: Path) -> None:
     config = parse_config("[persistence]\nruntime_dir = 'r'\nlog_level = 'debug'", str(tmp_path))
     argv = stages(config, "mark")[0][0].argv
     assert argv[1:] == [
-        *["-m", "persistence_proc", "--data-dir", str(tmp_path / "state")],
+        *["-P", "-m", "persistence_proc", "--data-dir", str(tmp_path / "state")],
         *["--runtime-dir", str(tmp_path / "r"), "--log-level", "debug"],
     ]
 

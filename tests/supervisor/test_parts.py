@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from supervisor.config import Config
 from supervisor.control import Command, ControlServer, Done, RunDir, ask, make_private
 from supervisor.loop import Supervisor
 from supervisor.output import Console, LogFile, Output
-from tests.waiting import LONG
+from tests.waiting import LONG, wait_until
 
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,14 +54,55 @@ def test_a_log_is_rotated_and_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 def test_the_console_shows_whole_lines_with_names(tmp_path: Path) -> None:
     stream = io.StringIO()
-    output = Output("bot", LogFile(str(tmp_path / "bot.log"), 1000, 1), Console(stream))
+    console = Console(stream)
+    output = Output("bot", LogFile(str(tmp_path / "bot.log"), 1000, 1), console)
     output.feed(b"hel")
     output.feed(b"lo\n\xff\nlast")
-    assert stream.getvalue() == "bot          | hello\nbot          | \ufffd\n"
+    wait_until(lambda: stream.getvalue() == "bot          | hello\nbot          | \ufffd\n")
     output.end()
     output.log.close()
+    console.close()
+    assert stream.getvalue().endswith("bot          | last\n")
     assert output.last_line == "last"
     assert (tmp_path / "bot.log").read_bytes() == b"hello\n\xff\nlast"
+
+
+def test_a_terminal_that_stands_still_holds_nobody_up_and_is_told_what_was_left_out() -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb") as seen, open(writer, "w") as terminal:
+        console = Console(terminal)
+        for number in range(50_000):
+            console.line("bot", f"{number:08} " + "x" * 80)
+        shown: list[bytes] = []
+        thread = threading.Thread(target=lambda: shown.extend(iter(seen.readline, b"")))
+        thread.start()
+        console.close(LONG)
+        terminal.close()
+        thread.join()
+    assert re.fullmatch(rb"outlive +\| \d+ lines left out; the log files have them\n", shown[-1])
+    numbers = [int(line.split()[2]) for line in shown[:-1]]
+    assert numbers == list(range(len(numbers)))
+    assert 1000 < len(numbers) < 50_000
+    assert len(numbers) + int(shown[-1].split()[2]) == 50_000
+
+
+def test_a_terminal_that_has_gone_is_forgotten() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as terminal:
+        console = Console(terminal)
+        console.line("bot", "hello")
+        console.close(LONG)
+        console.line("bot", "nobody reads this")
+
+
+def test_a_log_that_can_not_be_opened_is_tried_again(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path / "later" / "a.log"), max_bytes=1000, keep=1)
+    log.write(b"lost\n")
+    (tmp_path / "later").mkdir()
+    log.write(b"kept\n")
+    log.close()
+    assert (tmp_path / "later" / "a.log").read_bytes() == b"kept\n"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,45 @@ def test_a_child_that_ignores_sigterm_is_killed(data_dir: Path) -> None:
         assert is_gone(pid)
 
 
+@pytest.mark.parametrize("verb", ["flood", "chatter", "silent"])
+def test_a_child_that_says_too_much_or_nothing_any_more_disturbs_nobody(data_dir: Path, verb: str) -> None:
+    reader, writer = os.pipe()  # the supervisor's terminal; nobody reads it
+    tables = {
+        "supervisor": {"log_bytes": 200_000, "log_files": 2},
+        "strategies.a": program(verb),
+        "strategies.b": program("serve"),
+    }
+    supervisor = SupervisorProcess(data_dir, tables)
+    try:
+        supervisor.start_at(writer)
+        supervisor.wait_for("a", "running")
+        b = supervisor.wait_for("b", "running").pid
+        if verb == "flood":
+            wait_until((data_dir / "state" / "supervisor.d" / "logs" / "a.log.2").exists)
+        assert b is not None
+        os.kill(b, signal.SIGKILL)
+        supervisor.wait_for("b", "running", but_not=b)
+        logs = (data_dir / "state" / "supervisor.d" / "logs").glob("a.log*")
+        assert sum(path.stat().st_size for path in logs) < 3 * 300_000
+        assert supervisor.terminate() == 0
+    finally:
+        supervisor.__exit__(None, None, None)
+        os.close(reader)
+        os.close(writer)
+
+
+def test_many_that_die_at_once_all_come_back(data_dir: Path) -> None:
+    names = [f"bot{number}" for number in range(20)]
+    with SupervisorProcess(data_dir, {f"strategies.{name}": program("serve") for name in names}) as supervisor:
+        before = {name: supervisor.wait_for(name, "running").pid for name in names}
+        for pid in before.values():
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        for name in names:
+            assert supervisor.wait_for(name, "running", but_not=before[name]).restarts == 1
+        assert supervisor.terminate() == 0
+
+
 def test_the_supervisor_killed_leaves_no_orphan(data_dir: Path) -> None:
     tables = {"strategies.a": program("deaf"), "strategies.b": program("serve")}
     with SupervisorProcess(data_dir, tables) as supervisor:
@@ -194,10 +233,50 @@ def test_sighup_touches_only_what_changed(data_dir: Path) -> None:
         assert supervisor.terminate() == 0
 
 
-def test_a_mistake_in_a_reloaded_configuration_changes_nothing(data_dir: Path) -> None:
+def test_sighup_leaves_the_data_directory_where_it_is(data_dir: Path) -> None:
     with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
         pid = supervisor.wait_for("a", "running").pid
-        write_config(data_dir, {"strategies.b": {"comand": ["x"]}})
+        moved = {"persistence": program("serve", data_dir="elsewhere"), "strategies.a": program("serve")}
+        write_config(data_dir, moved)
+        supervisor.signal(signal.SIGHUP)
+        wait_until(lambda: "the settings of persistence have changed: they take effect when" in supervisor.errors())
+        assert supervisor.program("a").pid == pid
+        assert not (data_dir / "elsewhere").exists()
+        assert supervisor.terminate() == 0
+
+
+def test_sighup_tries_what_is_fatal_again_at_once(data_dir: Path) -> None:
+    tables = {"restart": {"limit": 2, "backoff_first": 0.01}, "strategies.a": program("exit", 1)}
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        supervisor.wait_for("a", "fatal")
+        write_config(data_dir, tables | {"strategies.a": program("serve")})
+        supervisor.signal(signal.SIGHUP)
+        supervisor.wait_for("a", "running")
+        assert supervisor.terminate() == 0
+
+
+def test_a_program_that_is_wanted_again_while_it_leaves_is_never_there_twice(data_dir: Path) -> None:
+    tables = {"strategies.a": program("deaf", stop_timeout=600), "strategies.b": program("serve")}
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        assert pid is not None
+        write_config(data_dir, {"strategies.b": program("serve")})
+        supervisor.signal(signal.SIGHUP)
+        supervisor.wait_for("a", "stopping")
+        write_config(data_dir, tables)
+        supervisor.signal(signal.SIGHUP)
+        supervisor.wait_for("a", "restarting")
+        assert [program.name for program in supervisor.status().programs] == ["persistence", "a", "b"]
+        os.kill(pid, signal.SIGKILL)
+        supervisor.wait_for("a", "running", but_not=pid)
+        supervisor.kill()
+
+
+@pytest.mark.parametrize("text", ['[strategies.b]\ncomand = ["x"]', '[strategies.a]\ncommand = ["x\\u0000"]', "x = [["])
+def test_a_mistake_in_a_reloaded_configuration_changes_nothing(data_dir: Path, text: str) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        (data_dir / "outlive.toml").write_text(text)
         supervisor.signal(signal.SIGHUP)
         wait_until(lambda: "SIGHUP: nothing is changed" in supervisor.errors())
         assert supervisor.program("a").pid == pid
