@@ -119,6 +119,7 @@ def strike(at: int, call: Callable[[], object]) -> bool:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks once, in settrace, whether any frame wants them
     sys.settrace(trace)
     try:
         call()
