@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 
 from protocol.disk import Disk, lock_holders
 from protocol.errors import NamespaceInUse
@@ -37,6 +38,7 @@ class OutboxLock:
             self._disk.close(fd)
             raise
         self.fd = fd
+        _held.add(self)
 
     def release(self) -> None:
         """Unlock, also for descriptors that a forked child may still hold. Harmless when not held."""
@@ -56,3 +58,17 @@ class OutboxLock:
             f"namespace {self._namespace!r} is in use by {holders}. One process owns a namespace at a time; "
             f"stop that one first (its lock is {path})"
         )
+
+
+_held: weakref.WeakSet[OutboxLock] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """A child that lives on must not keep the namespace from its parent's successor, even if it was forked by
+    another thread while the parent was still connecting.
+    """
+    for lock in list(_held):
+        lock.drop_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -64,7 +64,6 @@ class LockLike(Protocol):
     """What makes the namespace ours (`strategy_proc.outbox.OutboxLock`)."""
 
     def release(self) -> None: ...
-    def drop_in_child(self) -> None: ...
 
 
 class PumpLike(Protocol):
@@ -432,7 +431,6 @@ class Session:
         self._is_left = True
         self._over = SessionForked(f"the session of {self.namespace!r} belongs to the parent process; connect again")
         self._attention, self._transaction, self._half = True, None, None
-        self._ownership.drop_in_child()
         self._outbox.drop_in_child()
 
 

@@ -41,14 +41,16 @@ class MemoryOutbox:
 
     def __init__(self, kept: _Namespace) -> None:
         self._kept = kept
-        self.seq = len(kept.records)
         self.fail_sync: OSError | None = None
         """Set it, and `sync` fails as on a broken disk."""
 
+    @property
+    def seq(self) -> int:
+        return len(self._kept.records)
+
     def append(self, payload: bytes) -> int:
-        self._kept.records.append(payload)
         self._kept.ts_last = time.time_ns()
-        self.seq += 1
+        self._kept.records.append(payload)
         return self.seq
 
     def sync(self) -> None:
@@ -67,7 +69,6 @@ class _NoLock:
     """Within one process the store itself knows who is connected."""
 
     def release(self) -> None: ...
-    def drop_in_child(self) -> None: ...
 
 
 class _NoPump:

@@ -15,10 +15,12 @@ import pytest
 
 from protocol.disk import Disk
 from protocol.errors import FlushTimeout, ReentrantChange, SessionClosed, SyncFailed
+from protocol.segments import ACKED_AT, RECORDS_AT, SHIPPED_AT, SYNCED_AT
 from strategy_proc import Session, connect, connecting
-from strategy_proc.outbox import Outbox
+from strategy_proc.outbox import Outbox, OutboxLock
 from strategy_proc.pump import Pump
 from tests.processes import PersistenceProcess
+from tests.strategy_proc.outboxes import overwrite
 from tests.waiting import wait_until
 
 
@@ -233,3 +235,55 @@ def test_a_dropped_map_stays_dropped_over_restarts_of_both_sides(
             assert state.map_names() == ["again", "kept"]
             assert state.map("again") == {"b": 2}
         persistence.restart()
+
+
+def test_a_child_forked_while_its_parent_connects_does_not_keep_the_namespace(
+    persistence: PersistenceProcess, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, hold = os.pipe()
+    told, tell = os.pipe()
+    children = []
+
+    def forks(outbox: Outbox, *args: object) -> None:
+        child = os.fork()
+        if child == 0:
+            os.close(hold)
+            os.write(tell, b"forked")
+            os.read(end, 1)
+            os._exit(0)
+        children.append(child)
+        os.read(told, 6)
+        raise KeyboardInterrupt
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Outbox, "begin", forks)
+            patch.setattr(OutboxLock, "release", OutboxLock.drop_in_child)  # as for a killed parent: nobody unlocks
+            with pytest.raises(KeyboardInterrupt):
+                connect("bot", data_dir=data_dir)
+        connect("bot", data_dir=data_dir).close()
+    finally:
+        for fd in (hold, end, told, tell):
+            os.close(fd)
+        for child in children:
+            os.waitpid(child, 0)
+
+
+def test_changes_behind_a_hole_that_the_store_already_has_are_not_called_lost(
+    persistence: PersistenceProcess, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut kept later pages of the outbox and lost an earlier one; the journal had it all."""
+    monkeypatch.setattr(Outbox, "_retire_acked", lambda outbox: None)
+    with connect("bot", data_dir=data_dir) as state:
+        for n in range(30):
+            state.map("m")[n] = bytes([n]) * 100_000
+        state.flush(20)
+    segments = sorted((data_dir / "bot" / "outbox").glob("*.seg"))
+    overwrite(segments[1], RECORDS_AT, bytes(8))
+    for segment in segments:
+        for mark in (ACKED_AT, SYNCED_AT, SHIPPED_AT):
+            overwrite(segment, mark, bytes(16))
+    monkeypatch.setattr(connecting, "boot_id", lambda: "the boot after a power cut")
+    with connect("bot", data_dir=data_dir) as state:
+        assert state.map("m") == {n: bytes([n]) * 100_000 for n in range(30)}
+        assert not state.recovered.degraded
