@@ -11,6 +11,7 @@ Sockets live in a short directory under /tmp, because a socket path may have no 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 from demo.bot import STRATEGIES
 from demo.client import SocketChannel, Venue
@@ -29,6 +31,7 @@ from supervisor.control import Command, RunDir, SupervisorStatus, ask
 RUN_DIR = "demo-run"
 _MARK = "OUTLIVE-DEMO"  # in a directory that we may delete
 _ROOT = Path(__file__).resolve().parent.parent
+_LONGEST_TEMPDIR = 70  # bytes; what is left of a socket path is for our part of it
 _PATIENCE = 60.0  # seconds; for a start or a stop on a loaded machine
 
 _CONFIG = """\
@@ -67,8 +70,9 @@ class Scene:
         self._channel: SocketChannel | None = None
 
     def __enter__(self) -> Scene:
-        _make_fresh(self.folder)
-        self.runtime = Path(tempfile.mkdtemp(prefix="outlive-"))
+        self._claim = _make_fresh(self.folder)
+        short = len(tempfile.gettempdir()) <= _LONGEST_TEMPDIR
+        self.runtime = Path(tempfile.mkdtemp(prefix="outlive-", dir=None if short else "/tmp"))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -81,6 +85,7 @@ class Scene:
         shutil.rmtree(self.runtime, ignore_errors=True)
         if not self._keep and exception[0] is None:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._claim.close()
 
     @property
     def state(self) -> Path:
@@ -104,11 +109,15 @@ class Scene:
         self._supervisor = self._start("supervisor", [sys.executable, "-m", "supervisor", "run", str(config)])
         deadline = time.monotonic() + _PATIENCE
         while (status := self.status()) is None or status.state == "starting":
-            if self._supervisor.poll() is not None:
-                raise RuntimeError(f"the supervisor left with {self._supervisor.returncode}: {self._last_words()}")
+            self.check_supervisor()
             if time.monotonic() > deadline:
                 raise RuntimeError(f"not everything is up after {_PATIENCE:.0f} s; see {self.folder / 'logs'}")
             time.sleep(0.05)
+
+    def check_supervisor(self) -> None:
+        """Raises `RuntimeError` if it has left by itself."""
+        if self._supervisor is not None and self._supervisor.poll() is not None:
+            raise RuntimeError(f"the supervisor left with {self._supervisor.returncode}: {self.last_words()}")
 
     def status(self) -> SupervisorStatus | None:
         """How the supervisor and its programs are; None when it does not answer."""
@@ -164,7 +173,8 @@ class Scene:
             )
         return "".join(tables)
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The supervisor's last line."""
         lines = (self.folder / "logs" / "supervisor.out").read_text(errors="replace").splitlines()
         return lines[-1] if lines else "it said nothing"
 
@@ -174,11 +184,27 @@ def progress(day: int) -> float:
     return (day + 1) / len(load_days())
 
 
-def _make_fresh(folder: Path) -> None:
-    """An empty directory of ours. Raises `RuntimeError` rather than delete what the demo has not made."""
+def _make_fresh(folder: Path) -> IO[str]:
+    """An empty directory of ours, and what claims it until closed.
+
+    Raises `RuntimeError` rather than delete what the demo has not made, or what another demo is working with.
+    """
     if folder.exists():
         if not (folder / _MARK).exists():
             raise RuntimeError(f"{folder} exists and was not made by the demo; move it away, or name another by --dir")
-        shutil.rmtree(folder)
+        with (folder / _MARK).open("a") as mark:
+            _claim(folder, mark)
+            shutil.rmtree(folder)
     os.makedirs(folder, mode=0o700)
-    (folder / _MARK).write_text("A run of the demo; deleted by the next one.\n")
+    mark = (folder / _MARK).open("w")
+    mark.write("A run of the demo; deleted by the next one.\n")
+    mark.flush()
+    _claim(folder, mark)
+    return mark
+
+
+def _claim(folder: Path, mark: IO[str]) -> None:
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RuntimeError(f"another demo is running in {folder}; name another directory by --dir") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from demo.books import ExchangeBooks
@@ -103,7 +104,7 @@ def show_verdict(checks: Sequence[Check], console: Console) -> bool:
     """Print it; whether all of it holds."""
     table = Table("verdict", "", "", show_edge=False)
     for check in checks:
-        table.add_row(check.what, check.found, "[green]yes[/]" if check.holds else "[bold red]NO[/]")
+        table.add_row(check.what, escape(check.found), "[green]yes[/]" if check.holds else "[bold red]NO[/]")
     console.print(table)
     return all(check.holds for check in checks)
 

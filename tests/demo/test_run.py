@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+import demo.__main__
 from demo.bot import STRATEGIES
 from demo.chaos import Chaos, Kill
 from demo.observe import Sight, Totals
@@ -96,6 +99,36 @@ def test_a_directory_that_is_not_the_demos_is_not_deleted(tmp_path: Path) -> Non
     assert (tmp_path / "precious").exists()
 
 
+def test_two_demos_do_not_share_a_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with Scene(folder, keep=False):
+        (folder / "precious").write_text("the first one's")
+        with pytest.raises(RuntimeError, match="another demo is running in"), Scene(folder, keep=False):
+            pass
+        assert (folder / "precious").exists()
+    with Scene(folder, keep=False):
+        assert not (folder / "precious").exists()
+
+
+def test_a_supervisor_that_leaves_by_itself_ends_the_demo(tmp_path: Path) -> None:
+    with Scene(tmp_path / "run", keep=False) as scene:
+        scene.start_exchange()
+        scene.start_supervisor(seconds=600)
+        assert scene.status() is not None
+        scene._supervisor.kill()  # type: ignore[union-attr]
+        scene._supervisor.wait()  # type: ignore[union-attr]
+        with pytest.raises(RuntimeError, match="the supervisor left with -9"):
+            scene.check_supervisor()
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_an_impossible_time_is_refused(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["demo", "--seconds", seconds])
+    with pytest.raises(SystemExit) as caught:
+        demo.__main__.main()
+    assert caught.value.code == 2
+
+
 @pytest.fixture(scope="module")
 def trend_run() -> Run:
     return undisturbed_run("trend")
@@ -163,3 +196,16 @@ def test_a_short_run_with_real_processes_and_real_kills_ends_with_the_verdict(tm
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kill -9" in done.stdout
     assert "duplicates" in done.stdout
+
+
+@pytest.mark.timeout(240)
+def test_a_demo_that_is_told_to_leave_takes_its_processes_with_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "demo", "--seconds", "600", "--dir", str(tmp_path / "run")]
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(tmp_path)})
+    config = tmp_path / "run" / "outlive.toml"
+    wait_until(lambda: config.exists() and len(psutil.Process(started.pid).children(recursive=True)) >= 5, 120.0)
+    children = psutil.Process(started.pid).children(recursive=True)
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(120) == 128 + signal.SIGTERM
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
