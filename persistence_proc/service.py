@@ -83,6 +83,7 @@ class Service:
             case Written():
                 self._written(report)
             case Idle():
+                self._checkpointer.durable(report.last_lsn)  # a rotation's catalog is synced, and counts as an LSN
                 self.store.idle(report)
                 if report.rotated:
                     self.checkpoints.rotated()

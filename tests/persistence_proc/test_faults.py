@@ -14,7 +14,7 @@ from persistence_proc.paths import Paths
 from persistence_proc.recovery import recover
 from persistence_proc.security import Access
 from persistence_proc.service import CannotKeep, Service
-from protocol.changes import encode_changes
+from protocol.changes import Change, encode_changes
 from protocol.disk import Disk
 from protocol.frames import encode_record
 from protocol.keys import encode_key
@@ -80,11 +80,14 @@ class Harness:
         self.ask(open_request(life=life, last=self.applied))
 
     def put(self, key: int) -> None:
+        self.apply(insert("a", key))
+        self.turn()
+
+    def apply(self, change: Change) -> None:
         self.applied += 1
-        record = encode_record(self.applied, 1, 1, encode_changes([insert("a", key)]))
+        record = encode_record(self.applied, 1, 1, encode_changes([change]))
         delta = Delta(namespace="bot", epoch=1, base=self.applied - 1, upto=self.applied)
         self.service.receive_delta([encode(delta), record], "")
-        self.turn()
 
     def confirm(self, wait: float) -> Confirmed:
         reply = self.ask(Confirm(namespace="bot", epoch=1, store_id=b"", acked=0, upto=self.applied, wait=wait))
@@ -178,11 +181,7 @@ def test_the_journal_is_rotated_and_trimmed_and_idle_maps_do_not_hold_it(data_di
     big = b"x" * 2**20
 
     def write_more() -> bool:
-        harness.applied += 1
-        change = insert("busy", harness.applied % 3, big + b"%d" % harness.applied)
-        record = encode_record(harness.applied, 1, 1, encode_changes([change]))
-        delta = Delta(namespace="bot", epoch=1, base=harness.applied - 1, upto=harness.applied)
-        harness.service.receive_delta([encode(delta), record], "")
+        harness.apply(insert("busy", harness.applied % 3, big + b"%d" % harness.applied))
         harness.confirm(1.0)
         segments = harness.service.writer.journal.segments
         return segments[0][0] > 3  # the segment with the idle map's only frame has gone
@@ -193,3 +192,18 @@ def test_the_journal_is_rotated_and_trimmed_and_idle_maps_do_not_hold_it(data_di
     assert idle.previous is not None
     harness.close()
     assert keys_after_restart(data_dir) == [encode_key(0)]
+
+
+def test_a_map_is_saved_also_when_nothing_comes_after_a_rotation(harness: Harness) -> None:
+    harness.put(1)
+    harness.confirm(1.0)
+    harness.apply(insert("a", 2, b"x" * (7 * 2**20)))  # more than a segment takes before it is rotated
+    harness.confirm(1.0)
+    wait_until(lambda: harness.turn() or len(harness.service.writer.journal.segments) > 1)
+
+    def saved() -> bool:
+        harness.turn()
+        harness.service.turn(hurry=True)
+        return harness.service.is_saved
+
+    wait_until(saved, 10.0)
