@@ -121,7 +121,7 @@ class _Connecting:
             taken.callback(outbox.close)
             opened, state, recovered = self._recover(context, endpoint, outbox)
             session = Session(self.namespace, opened.epoch, outbox, lock, codec, state, recovered)
-            outbox.put_lock = session._lock
+            outbox.put_lock = session._recorder.lock
             pump = Pump(
                 session, outbox, context, endpoint, self.keys, opened.store_id, opened.instance, opened.applied
             )

@@ -2,7 +2,7 @@
 
 * Reads are the dict's own: no method that only reads is overridden.
 * `_recorded[key]` is the pickle that was recorded last for `key`; it has exactly the keys of the dict, except between
-  the two halves of a change (`Session._half` names it then).
+  the two halves of a change (`Recorder.half` names it then).
 * A change is recorded first and shown second, so a refused one (full disk, wrong type) leaves the dict as it was.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -20,14 +20,11 @@ from protocol.errors import ChangeTooLarge, ValueRefused
 from protocol.keys import encode_key
 from protocol.records import Record
 from protocol.sameness import same
-
-if TYPE_CHECKING:
-    from strategy_proc.session import Session
+from strategy_proc.recorder import MISSING, Recorder
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-_MISSING: Any = object()
 
 
 class PersistentMap(dict[K, V]):
@@ -38,9 +35,9 @@ class PersistentMap(dict[K, V]):
     `SessionClosed`, `SessionForked`, `OutboxFull`, `TransactionInProgress` and `ReentrantChange`.
     """
 
-    __slots__ = ("__weakref__", "_name", "_recorded", "_session")
+    __slots__ = ("__weakref__", "_name", "_recorded", "_recorder")
 
-    _session: Session
+    _recorder: Recorder
     _name: str
     _recorded: dict[K, bytes]
     _encode_key: Callable[[object], bytes] = staticmethod(encode_key)
@@ -52,10 +49,10 @@ class PersistentMap(dict[K, V]):
         raise TypeError("a PersistentMap can't be initialised again; use update()")
 
     @classmethod
-    def _make(cls, session: Session, name: str, items: dict[K, V], recorded: dict[K, bytes]) -> PersistentMap[K, V]:
+    def _make(cls, recorder: Recorder, name: str, items: dict[K, V], recorded: dict[K, bytes]) -> PersistentMap[K, V]:
         self: PersistentMap[K, V] = dict.__new__(cls)
         dict.update(self, items)
-        self._session, self._name, self._recorded = session, name, recorded
+        self._recorder, self._name, self._recorded = recorder, name, recorded
         return self
 
     @property
@@ -67,40 +64,40 @@ class PersistentMap(dict[K, V]):
 
     def __setitem__(self, key: K, value: V) -> None:
         encoded = self._encode_key(key)
-        session = self._session
-        data = session._dump(value)
-        with session._lock:
-            if session._attention or session._half is not None:
-                session._check_may_change()
+        recorder = self._recorder
+        data = recorder.dump(value)
+        with recorder.lock:
+            if recorder.attention or recorder.half is not None:
+                recorder.check_may_change()
             recorded = self._recorded
-            session._half = half = (self, key, value, data, session._outbox.seq)
+            recorder.half = half = (self, key, value, data, recorder.outbox.seq)
             try:
                 op = REPLACE if key in recorded else INSERT
-                session._record((op, self._name, encoded, data), half)
+                recorder.record((op, self._name, encoded, data), half)
                 dict.__setitem__(self, key, value)
                 recorded[key] = data
             except BaseException:
-                session._unwind(half)
+                recorder.unwind(half)
                 raise
-            session._half = None
+            recorder.half = None
 
     def __delitem__(self, key: K) -> None:
-        session = self._session
-        with session._lock:
-            if session._attention or session._half is not None:
-                session._check_may_change()
+        recorder = self._recorder
+        with recorder.lock:
+            if recorder.attention or recorder.half is not None:
+                recorder.check_may_change()
             if not dict.__contains__(self, key):
                 raise KeyError(key)
             encoded = self._encode_key(key)
-            session._half = half = (self, key, _MISSING, b"", session._outbox.seq)
+            recorder.half = half = (self, key, MISSING, b"", recorder.outbox.seq)
             try:
-                session._record((DELETE, self._name, encoded, b""), half)
+                recorder.record((DELETE, self._name, encoded, b""), half)
                 dict.__delitem__(self, key)
                 self._recorded.pop(key, None)
             except BaseException:
-                session._unwind(half)
+                recorder.unwind(half)
                 raise
-            session._half = None
+            recorder.half = None
 
     def clear(self) -> None:
         """Remove all items, as one change."""
@@ -108,19 +105,19 @@ class PersistentMap(dict[K, V]):
 
     def _remove_all(self, op: int) -> None:
         """Remove all items, by CLEAR or DROP."""
-        session = self._session
-        with session._lock:
-            if session._attention or session._half is not None:
-                session._check_may_change()
-            session._half = half = (self, _MISSING, _MISSING, b"", session._outbox.seq)
+        recorder = self._recorder
+        with recorder.lock:
+            if recorder.attention or recorder.half is not None:
+                recorder.check_may_change()
+            recorder.half = half = (self, MISSING, MISSING, b"", recorder.outbox.seq)
             try:
-                session._record((op, self._name, b"", b""), half)
+                recorder.record((op, self._name, b"", b""), half)
                 dict.clear(self)
                 self._recorded.clear()
             except BaseException:
-                session._unwind(half)
+                recorder.unwind(half)
                 raise
-            session._half = None
+            recorder.half = None
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """As `dict.update`, but all or nothing: one transaction, or part of the one that is open."""
@@ -128,7 +125,7 @@ class PersistentMap(dict[K, V]):
         items.update(*args, **kwargs)
         if not items:
             return
-        with self._session._atomically():
+        with self._recorder.atomically():
             for key, value in items.items():
                 self[key] = value
 
@@ -138,17 +135,17 @@ class PersistentMap(dict[K, V]):
 
     def setdefault(self, key: K, default: V = None) -> V:  # type: ignore[assignment]
         """As `dict.setdefault`; recorded when it inserts."""
-        with self._session._lock:
+        with self._recorder.lock:
             if key not in self:
                 self[key] = default
             return dict.__getitem__(self, key)
 
-    def pop(self, key: K, default: Any = _MISSING) -> Any:
+    def pop(self, key: K, default: Any = MISSING) -> Any:
         """As `dict.pop`."""
-        with self._session._lock:
-            value = dict.get(self, key, _MISSING)
-            if value is _MISSING:
-                if default is _MISSING:
+        with self._recorder.lock:
+            value = dict.get(self, key, MISSING)
+            if value is MISSING:
+                if default is MISSING:
                     raise KeyError(key)
                 return default
             del self[key]
@@ -156,7 +153,7 @@ class PersistentMap(dict[K, V]):
 
     def popitem(self) -> tuple[K, V]:
         """Remove and return the newest item."""
-        with self._session._lock:
+        with self._recorder.lock:
             for key in reversed(self):
                 return key, self.pop(key)
             raise KeyError("popitem(): map is empty")
@@ -167,7 +164,7 @@ class PersistentMap(dict[K, V]):
         Takes a `Record`, any msgspec Struct or a dataclass. Raises KeyError; AttributeError or TypeError for a field
         that is not there; `ValueRefused` for a value without fields.
         """
-        with self._session._lock:
+        with self._recorder.lock:
             old: Any = self[key]
             new: Any
             if isinstance(old, Record):
@@ -187,11 +184,11 @@ class PersistentMap(dict[K, V]):
 
         Raises KeyError. A change of the same key by others inside the block is overwritten.
         """
-        with self._session._lock:
+        with self._recorder.lock:
             if key not in self:
                 raise KeyError(key)
             data = self._recorded[key]
-        value: V = self._session._load(data)
+        value: V = self._recorder.load(data)
         yield value
         self[key] = value
 
@@ -199,12 +196,12 @@ class PersistentMap(dict[K, V]):
 
     def snapshot(self) -> dict[K, V]:
         """A plain dict of one moment, also while other threads change the map."""
-        with self._session._lock:
+        with self._recorder.lock:
             return dict(self)
 
     def unsaved(self) -> list[K]:
         """Keys whose value is no longer what was recorded: it was changed in place, or behind the map's back."""
-        with self._session._lock:
+        with self._recorder.lock:
             items, recorded = dict(self), dict(self._recorded)
         changed = [key for key, value in items.items() if not self._is_recorded(value, recorded.get(key))]
         return changed + [key for key in recorded if key not in items]
@@ -214,7 +211,7 @@ class PersistentMap(dict[K, V]):
         if data is None:
             return False
         try:
-            return self._session._dump(value) == data or same(self._session._load(data), value)
+            return self._recorder.dump(value) == data or same(self._recorder.load(data), value)
         except (ValueRefused, ChangeTooLarge):
             return False
 
@@ -242,20 +239,6 @@ class PersistentMap(dict[K, V]):
     def fromkeys(cls, iterable: Iterable[Any], value: Any = None) -> NoReturn:
         """Refused: a map belongs to a session."""
         raise TypeError("a PersistentMap is made by session.map(name); use dict.fromkeys and update()")
-
-
-def finish_half(half: tuple[Any, ...]) -> None:
-    """Do the dict's half of a change that is recorded already. Doing it twice is harmless."""
-    target, key, value, data, _ = half
-    if key is _MISSING:
-        dict.clear(target)
-        target._recorded.clear()
-    elif value is _MISSING:
-        dict.pop(target, key, None)
-        target._recorded.pop(key, None)
-    else:
-        dict.__setitem__(target, key, value)
-        target._recorded[key] = data
 
 
 def items_as_changes(name: str, items: Mapping[Any, bytes], encode: Callable[[Any], bytes]) -> list[Change]:

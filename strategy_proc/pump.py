@@ -288,7 +288,7 @@ class Pump:
         if (instance, applied) == (reply.instance, reply.applied) and now < sent + WHOLE_STATE_PATIENCE:
             self._stopping.wait(BUSY_WAIT / 5)  # it is on its way
             return
-        with session._lock:
+        with session._recorder.lock:
             self._outbox.replace_all(reply.applied, encode_changes(session._whole_state()), reply.store_id)
         log.warning("%s: sending the whole state, as accepted", session.namespace)
         self._whole_state_sent = (reply.instance, reply.applied, now)

@@ -1,10 +1,6 @@
-"""The session: it owns a namespace, its maps, and the one lock under which they change.
+"""The session: it owns a namespace and its maps, waits for what shall be durable, and leaves in order.
 
-* `_lock` guards (dicts, seq, append). The pump and `sync` never hold it while they wait for anything.
-* `_attention` is true when a change needs a second look: a transaction is open, or the session is over.
-* `_half` names the change that is recorded but may not be in its dict yet: an exception from a signal handler may
-  strike between the two, and whoever comes next finishes it. `_ENDING`: a transaction is being committed or undone.
-* A signal handler may do anything at any time; what it can't do in the middle of something is refused, never awaited.
+How maps change, and under which lock, is the `Recorder`'s. Here nothing holds that lock while it waits.
 """
 
 from __future__ import annotations
@@ -19,9 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, overload
 
-from protocol.changes import CLEAR, DELETE, DROP, Change, encode_changes
+from protocol.changes import DROP, Change
 from protocol.errors import (
-    ChangeTooLarge,
     FlushTimeout,
     OutliveError,
     ReentrantChange,
@@ -30,35 +25,19 @@ from protocol.errors import (
     SessionOver,
     StateRefused,
     SyncFailed,
-    TransactionInProgress,
     UntrustedType,
     ValueUnreadable,
 )
 from protocol.keys import encode_key
-from protocol.limits import MAX_CHANGE_BYTES
 from protocol.names import check_map_name
 from protocol.values import ValueCodec
-from strategy_proc.persistent_map import PersistentMap, finish_half, items_as_changes
+from strategy_proc.persistent_map import PersistentMap, items_as_changes
+from strategy_proc.recorder import OutboxLike, Recorder
 from strategy_proc.recovered import Recovered
-from strategy_proc.transaction import Transaction, current_owner
 
 log = logging.getLogger("outlive")
 
 T = TypeVar("T")
-
-_ENDING: tuple[Any, ...] = (None,)
-
-
-class OutboxLike(Protocol):
-    """What a session needs of its outbox (`strategy_proc.outbox.Outbox`, or the one for tests in memory)."""
-
-    @property
-    def seq(self) -> int: ...
-    def append(self, payload: bytes) -> int: ...
-    def sync(self) -> None: ...
-    def close(self) -> None: ...
-    def drop_in_child(self) -> None: ...
-
 
 class LockLike(Protocol):
     """What makes the namespace ours (`strategy_proc.outbox.OutboxLock`)."""
@@ -89,15 +68,10 @@ class Session:
         self.epoch = epoch
         self.recovered = recovered
         self._outbox, self._ownership = outbox, lock
+        self._recorder = Recorder(outbox, codec)
         self._codec = codec
-        self._dump, self._load = codec.dump, codec.load
         self._raw = raw
         self._maps: dict[str, PersistentMap[Any, Any]] = {}
-        self._lock = threading.RLock()
-        self._attention = False
-        self._half: tuple[Any, ...] | None = None
-        self._transaction: Transaction | None = None
-        self._over: SessionOver | None = None
         self._durable = outbox.seq
         self._progress = threading.Condition()  # guards _durable and _problem, wakes flush()
         self._problem: Exception | None = None
@@ -108,7 +82,7 @@ class Session:
         _sessions.add(self)
 
     def __repr__(self) -> str:
-        return f"<Session {self.namespace!r} epoch {self.epoch}, {self._over or 'open'}>"
+        return f"<Session {self.namespace!r} epoch {self.epoch}, {self._recorder.over or 'open'}>"
 
     # Maps
 
@@ -123,9 +97,9 @@ class Session:
         here: the bytes stay as they are, and other maps work.
         """
         check_map_name(name)
-        with self._lock:
-            self._check_alive()
-            self._refuse_in_transaction("map()")
+        with self._recorder.lock:
+            self._recorder.check_alive()
+            self._recorder.check_outside_transaction("map()")
             if kind is not None:
                 self._codec.trust.add_module_of(kind)
             found = self._maps.get(name)
@@ -133,23 +107,23 @@ class Session:
                 recorded = self._raw.get(name, {})
                 items = self._decode(name, recorded)
                 self._raw.pop(name, None)
-                found = self._maps[name] = PersistentMap._make(self, name, items, recorded)
+                found = self._maps[name] = PersistentMap._make(self._recorder, name, items, recorded)
             return found
 
     def map_names(self) -> list[str]:
         """Maps that are open here or were recovered."""
-        with self._lock:
+        with self._recorder.lock:
             return sorted({*self._raw, *self._maps})
 
     def drop_map(self, name: str) -> None:
         """Delete a map for good, with its files. What is put under its name later is a new map."""
         check_map_name(name)
-        with self._lock:
-            self._check_may_change()
-            self._refuse_in_transaction("drop_map()")
+        with self._recorder.lock:
+            self._recorder.check_may_change()
+            self._recorder.check_outside_transaction("drop_map()")
             before = self._outbox.seq
             try:
-                (self._maps.get(name) or PersistentMap._make(self, name, {}, {}))._remove_all(DROP)
+                self._maps.get(name, PersistentMap._make(self._recorder, name, {}, {}))._remove_all(DROP)
             finally:
                 if self._outbox.seq > before:
                     self._raw.pop(name, None)
@@ -170,7 +144,7 @@ class Session:
     def _name_the_value(self, name: str, recorded: dict[Any, bytes], error: Exception) -> Exception:
         for key, data in recorded.items():
             try:
-                self._load(data)
+                self._codec.load(data)
             except (UntrustedType, ValueUnreadable) as found:
                 return type(found)(f"map {name!r}, key {key!r}: {found}")
         return error
@@ -185,112 +159,19 @@ class Session:
         wait for the block. Raises `TransactionInProgress` inside another one, `ChangeTooLarge`, `OutboxFull`; after
         any of them nothing has changed. `SyncFailed`: recorded, but not safe from a power cut.
         """
-        with self._lock:
-            self._check_may_change()
-            if self._transaction is not None:
-                raise TransactionInProgress("a transaction inside a transaction")
-            with self._block():
-                yield
+        with self._recorder.block():
+            yield
         if durable:
             self.sync()
-
-    @contextmanager
-    def _atomically(self) -> Iterator[None]:
-        """One transaction, or part of the one that is open."""
-        with self._lock:
-            self._check_may_change()
-            if self._transaction is not None:
-                yield
-            else:
-                with self._block():
-                    yield
-
-    @contextmanager
-    def _block(self) -> Iterator[None]:
-        before = self._outbox.seq
-        transaction = self._transaction = Transaction()
-        self._attention = True
-        try:
-            yield
-            self._half = _ENDING
-            if transaction.changes:
-                self._commit(transaction.changes)
-        except BaseException:
-            self._half = _ENDING
-            if self._outbox.seq == before:  # else Ctrl-C struck behind the append: it is recorded, so it stays
-                transaction.roll_back()
-            raise
-        finally:
-            self._half = None
-            self._transaction = None
-            self._attention = self._over is not None
-
-    def _commit(self, changes: list[Change]) -> None:
-        if self._over is not None:
-            raise self._over
-        payload = encode_changes(changes)
-        if len(payload) > MAX_CHANGE_BYTES:
-            raise ChangeTooLarge(f"a transaction of {len(payload)} bytes is over the limit of {MAX_CHANGE_BYTES}")
-        self._outbox.append(payload)
-
-    def _record(self, change: Change, half: tuple[Any, ...]) -> None:
-        """Keep one change: in the outbox, or in the open transaction. Called under the lock."""
-        transaction = self._transaction
-        if transaction is None:
-            self._outbox.append(encode_changes((change,)))
-            return
-        target, key = half[0], half[1]
-        if change[0] == CLEAR:
-            transaction.remember_all(target)
-        else:
-            transaction.remember(target, key, deletes=change[0] == DELETE)
-        transaction.add(change, half)
-
-    def _check_may_change(self) -> None:
-        """Raise unless the caller may change a map now. Called under the lock, off the usual path."""
-        self._check_alive()
-        self._check_owner()
-        half = self._half
-        if half is None:
-            return
-        self._lock.release()
-        reentered = self._lock._is_owned()  # type: ignore[attr-defined]
-        self._lock.acquire()
-        if reentered:
-            raise ReentrantChange("a change inside another change of this thread (a signal handler or destructor?)")
-        self._unwind(half)
-
-    def _check_owner(self) -> None:
-        if self._transaction is not None and self._transaction.owner != current_owner():
-            raise TransactionInProgress(
-                "a transaction of another task of this thread is open: don't await inside a transaction"
-            )
-
-    def _check_alive(self) -> None:
-        if self._over is not None:
-            raise self._over
-
-    def _refuse_in_transaction(self, what: str) -> None:
-        if self._transaction is not None:
-            self._check_owner()
-            raise TransactionInProgress(f"{what} inside a transaction")
-
-    def _unwind(self, half: tuple[Any, ...]) -> None:
-        """An exception struck in the middle of a change: if it is recorded, show it in the dict too."""
-        transaction = self._transaction
-        if self._outbox.seq > half[4] if transaction is None else transaction.holds(half):
-            finish_half(half)
-        if self._half is half:
-            self._half = None
 
     # Making durable
 
     def sync(self) -> None:
         """When this returns, every change before it survives a power cut. One fdatasync. Raises `SyncFailed`."""
         self._refuse_inside("sync()")
-        with self._lock:
-            self._check_alive()
-            self._refuse_in_transaction("sync()")
+        with self._recorder.lock:
+            self._recorder.check_alive()
+            self._recorder.check_outside_transaction("sync()")
         self._syncing.add(threading.get_ident())
         try:
             self._outbox.sync()
@@ -303,8 +184,7 @@ class Session:
 
     def _refuse_inside(self, what: str) -> None:
         """For what waits for other threads: they may wait for what a signal handler has interrupted here."""
-        changing = self._half is not None and self._lock._is_owned()  # type: ignore[attr-defined]
-        if changing or threading.get_ident() in self._syncing:
+        if self._recorder.is_changing() or threading.get_ident() in self._syncing:
             raise ReentrantChange(f"{what} in the middle of a change or a sync of this thread (a signal handler?)")
 
     def flush(self, timeout: float = 10.0) -> None:
@@ -313,16 +193,16 @@ class Session:
         Raises `FlushTimeout`; `Fenced`; `StateRefused` if the process serves another state or refused this one.
         """
         self._refuse_inside("flush()")
-        with self._lock:
-            self._check_alive()
-            self._refuse_in_transaction("flush()")
+        with self._recorder.lock:
+            self._recorder.check_alive()
+            self._recorder.check_outside_transaction("flush()")
             upto = self._outbox.seq
         deadline = time.monotonic() + timeout
         if self._pump is not None:
             self._pump.wake()
         with self._progress:
             while self._durable < upto or isinstance(self._problem, StateRefused):
-                self._check_alive()
+                self._recorder.check_alive()
                 remaining = deadline - time.monotonic()
                 if self._problem is not None:
                     raise self._problem
@@ -335,7 +215,7 @@ class Session:
 
     def unsaved(self) -> dict[str, list[Any]]:
         """Map name -> keys whose value was changed in place and therefore is not kept. Empty is good."""
-        with self._lock:
+        with self._recorder.lock:
             maps = list(self._maps.values())
         found = {m.name: m.unsaved() for m in maps}
         return {name: keys for name, keys in found.items() if keys}
@@ -366,7 +246,7 @@ class Session:
                     self._is_closing = False
 
     def _say_good_bye(self, deadline: float) -> None:
-        if self._over is None:
+        if self._recorder.over is None:
             self.flush(deadline - time.monotonic())
             if self._pump is not None:
                 self._pump.leave(max(0.0, deadline - time.monotonic()))
@@ -393,10 +273,7 @@ class Session:
 
     def _end(self, reason: SessionOver) -> None:
         """No more changes; the first reason stays, except that a closed session is closed."""
-        with self._lock:
-            if self._over is None or isinstance(reason, SessionClosed):
-                self._over = reason
-            self._attention = True
+        self._recorder.end(reason)
         with self._progress:
             self._progress.notify_all()
 
@@ -425,12 +302,11 @@ class Session:
 
     def _die_in_child(self) -> None:
         """In a forked child: the session belongs to the parent, and must not hold the lock for its successor."""
-        self._lock = threading.RLock()
         self._progress = threading.Condition()
         self._closing = threading.RLock()
         self._is_left = True
-        self._over = SessionForked(f"the session of {self.namespace!r} belongs to the parent process; connect again")
-        self._attention, self._transaction, self._half = True, None, None
+        reason = f"the session of {self.namespace!r} belongs to the parent process; connect again"
+        self._recorder.die_in_child(SessionForked(reason))
         self._outbox.drop_in_child()
 
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from protocol.changes import Change
 
-if TYPE_CHECKING:
-    from strategy_proc.persistent_map import PersistentMap
+MISSING: Any = object()
+"""Stands for "there is none" where None may be a value."""
 
-_MISSING: Any = object()
-
-_Undo = tuple["PersistentMap[Any, Any]", Any, Any, Any]
+_Map = Any  # a PersistentMap, which stands above this module
+_Undo = tuple[_Map, Any, Any, Any]
 
 
 def current_owner() -> tuple[int, object]:
@@ -39,13 +38,13 @@ class Transaction:
         self.changes: list[Change] = []
         self.doing: tuple[object, Change] | None = None  # the half and the change that are being made
         self._undo: list[_Undo] = []
-        self._orders: dict[int, tuple[PersistentMap[Any, Any], list[Any]]] = {}
+        self._orders: dict[int, tuple[_Map, list[Any]]] = {}
 
-    def remember(self, target: PersistentMap[Any, Any], key: Any, deletes: bool) -> None:
+    def remember(self, target: _Map, key: Any, deletes: bool) -> None:
         """Note what `target` holds under `key` before it changes."""
         if deletes and id(target) not in self._orders:
             self._orders[id(target)] = (target, list(target))
-        self._undo.append((target, key, dict.get(target, key, _MISSING), target._recorded.get(key, _MISSING)))
+        self._undo.append((target, key, dict.get(target, key, MISSING), target._recorded.get(key, MISSING)))
 
     def add(self, change: Change, half: object) -> None:
         """Record a change of the block."""
@@ -56,7 +55,7 @@ class Transaction:
         """Whether the change of `half`, the newest one, got as far as being recorded."""
         return self.doing is not None and self.doing[0] is half and self.changes[-1:] == [self.doing[1]]
 
-    def remember_all(self, target: PersistentMap[Any, Any]) -> None:
+    def remember_all(self, target: _Map) -> None:
         """Note everything, before a clear."""
         for key in list(target):
             self.remember(target, key, deletes=True)
@@ -74,7 +73,7 @@ class Transaction:
 
 
 def _put_back(mapping: dict[Any, Any], key: Any, value: Any) -> None:
-    if value is _MISSING:
+    if value is MISSING:
         dict.pop(mapping, key, None)
     else:
         dict.__setitem__(mapping, key, value)

@@ -111,7 +111,7 @@ def test_a_fenced_session_raises_from_every_call(data_dir: Path) -> None:
         old = connect("bot", data_dir=hosts[0], endpoint=endpoint)
         m = old.map("m")
         with connect("bot", data_dir=hosts[1], endpoint=endpoint, takeover=True):
-            wait_until(lambda: isinstance(old._over, Fenced), what="the old session is told")
+            wait_until(lambda: isinstance(old._recorder.over, Fenced), what="the old session is told")
             for call in (lambda: m.update(a=1), m.clear, old.sync, old.flush, lambda: old.map("other")):
                 with pytest.raises(Fenced):
                     call()

@@ -39,7 +39,7 @@ class OpenMap(PersistentMap[Any, Any]):
         return b"any"
 
     def copy(self) -> dict[Any, Any]:
-        twin: OpenMap = OpenMap._make(self._session, next(_names), {}, {})
+        twin: OpenMap = OpenMap._make(self._recorder, next(_names), {}, {})
         twin.update(self)
         return twin
 
@@ -77,11 +77,10 @@ class OpenMapProtocol(PersistentMapProtocol):
 
     def setUp(self) -> None:
         super().setUp()
-        self._state._dump = lambda value: b"any"
-        self._state._codec.dump = self._state._dump  # type: ignore[method-assign]
+        self._state._recorder.dump = lambda value: b"any"
 
     def _empty_mapping(self) -> Mapping[Any, Any]:
-        return OpenMap._make(self._state, next(_names), {}, {})
+        return OpenMap._make(self._state._recorder, next(_names), {}, {})
 
 
 def names_of(kind: type[unittest.TestCase]) -> list[str]:
