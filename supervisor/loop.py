@@ -1,7 +1,7 @@
-"""The supervisor: one thread, one selector, all programs.
+"""The supervisor: one loop, one selector, all programs.
 
 * The loop waits for everything at once: ends of processes (pidfd), what they say and print, the control socket,
-  signals, the nearest deadline. Nothing polls.
+  signals, the nearest deadline. Nothing polls, and only the console's writer has a thread of its own (`output`).
 * Stages start in order (persistence, services, strategies), each when the one before lets it, and stop in reverse.
   What dies in between is restarted alone: strategies keep running while persistence comes back.
 * The main thread only: it owns the signals, and children die with the thread that started them.
