@@ -1,6 +1,7 @@
 """Bring back what was acknowledged, or say by name what can't be. What to do when is in `recovery_table`.
 
-* Nothing is written before the segments that were read are synced: a file must never hold more than the journal.
+* Nothing is written before what was read is synced: a file must never hold more than the journal, and the new
+  catalog must not count on a file that a power cut could take back.
 * Nothing of a former life is appended to. What was replayed goes to new files, then a new segment begins.
 * Killed anywhere and run again, the result is the same: files are labelled with the LSN that they hold, and the new
   segment, which sums it all up, comes last.
@@ -130,9 +131,10 @@ class _Recovery:
     def run(self, accepted: frozenset[str]) -> Recovered:
         """All steps, in the order that makes each safe to repeat."""
         store_missing = self._check_store()
-        self._sync_what_was_read()
+        self._sync_journal()
         found = survey(self.disk, self.paths, self.known)
         self._refuse_start(found)
+        self._sync_files(found)
         refused = self._refusals([one for one in found if one.key[0] not in accepted])
         maps = self._load(found)
         self._replay(maps)
@@ -174,11 +176,21 @@ class _Recovery:
             raise ForeignStore(f"{self.paths.journal} is the journal of another store than {path} says. {_RESTORE}")
         return False
 
-    def _sync_what_was_read(self) -> None:
+    def _sync_journal(self) -> None:
         """A frame that a killed process wrote and never synced counts from here on, so it has to last."""
         for span in self.contents.spans:
             self.disk.sync_file(span.path)
         self.disk.fsync_dir(self.paths.journal)
+
+    def _sync_files(self, found: list[FoundMap]) -> None:
+        """Likewise: a killed save may not have synced its name, nor a person the file that was put back."""
+        folders = set()
+        for file in (file for one in found for file in (one.current, one.previous)):
+            if file.state is FileState.GOOD:
+                self.disk.sync_file(file.path)
+                folders.add(os.path.dirname(file.path))
+        for folder in sorted(folders):
+            self.disk.fsync_dir(folder)
 
     def _refuse_start(self, found: list[FoundMap]) -> None:
         for one in found:

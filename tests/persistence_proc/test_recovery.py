@@ -535,7 +535,8 @@ def test_the_journal_is_synced_before_anything_derived_from_it_is_written(lived_
     segments = [path for _, path in lived_in.journal.segments]
     disk = RecordingDisk()
     recover(disk, lived_in.dir)
-    assert disk.synced_before_first_write == [*segments, lived_in.paths.journal]
+    first = [*segments, lived_in.paths.journal]
+    assert disk.synced_before_first_write[: len(first)] == first
 
 
 def test_recovery_killed_at_any_step_and_run_again_gives_the_same(lived_in: Store, tmp_path: Path) -> None:
