@@ -74,7 +74,8 @@ class Journal:
         self._nonce = b""
         self._capacity = 0
         self.used = 0
-        """Bytes in the current segment."""
+        """Bytes in the current segment, with its catalog."""
+        self.catalog_bytes = 0
         self.last_lsn = 0
         self.poisoned = False
 
@@ -159,9 +160,14 @@ class Journal:
             with self._lock:
                 if len(self._segments) < 2 or self._segments[1][0] > lsn:
                     return
-                _, path = self._segments.pop(0)
+                _, path = self._segments[0]
+            try:
+                self._disk.unlink(path)
+            except FileNotFoundError:  # deleted already: what counts is that it is gone
+                pass
+            with self._lock:
+                self._segments.pop(0)
                 self._bytes_before.pop(path, None)
-            self._disk.unlink(path)
             self._disk.fsync_dir(self._folder)  # one by one: a power cut can't bring back a hole
 
     def close(self) -> None:
@@ -199,7 +205,7 @@ class Journal:
             if self._segments and self._segments[-1][1] not in self._bytes_before:
                 self._bytes_before[self._segments[-1][1]] = self.used
             self._segments.append((lsn, path))
-        self._fd, self._nonce, self.last_lsn, self.used = fd, nonce, lsn, used
+        self._fd, self._nonce, self.last_lsn, self.used, self.catalog_bytes = fd, nonce, lsn, used, used
         self._capacity = self._disk.size(fd)
 
     def _take_spare(self) -> tuple[str, int]:

@@ -37,7 +37,7 @@ class Namespace:
         """Whether the session before the present one left by `close`."""
         self.maps: dict[str, MapState] = {}
         self.dropped: list[tuple[str, int]] = []
-        """(map, incarnation) dropped since the last seal."""
+        """(map, oldest LSN that it needs) dropped since the last seal: until that is durable, a kill brings it back."""
         self.refused = ""
         """Why recovery could not bring it back; then `carried` has its maps, untouched."""
         self.carried: list[MapEntry] = []
@@ -216,7 +216,7 @@ class Namespace:
         state = self.maps.pop(name)
         state.dropped = True
         if state.incarnation:
-            self.dropped.append((name, state.incarnation))
+            self.dropped.append((name, state.needs()))
         _fold_of(folds, name).add(DROP, b"", b"", False)
 
     def _drop_missing(self, snapshot: Sequence[Change], folds: dict[str, Fold]) -> None:

@@ -10,7 +10,7 @@ from collections import Counter, deque
 
 from persistence_proc.catalog import Generation, MapKey
 from persistence_proc.coalescer import Coalescer, commit_of, folded_changes
-from persistence_proc.map_state import NOTHING_NEEDED, MapState, entry_needs
+from persistence_proc.map_state import MapState, entry_needs
 from persistence_proc.namespaces import NOBODY, Namespace
 from persistence_proc.writer import Batch, Idle, Written
 from protocol.changes import DROP
@@ -63,7 +63,7 @@ class Store:
         assert self.in_flight is None
         since = self.pending.since or 0.0
         lsn = self.last_lsn = self.last_lsn + 1
-        sections, changed, dropped = [], [], []
+        sections, changed, dropped, needs = [], [], [], lsn
         marks: dict[str, tuple[int, int]] = {}
         for name, folds in self.pending.take().items():
             namespace = self.namespaces[name]
@@ -73,9 +73,10 @@ class Store:
             marks[name] = namespace.epoch, namespace.applied
             changed += self._note_changed(namespace, folds, lsn)
             dropped += [(name, map_name) for map_name, _ in namespace.dropped]
+            needs = min([needs, *(lsn for _, lsn in namespace.dropped)])
             namespace.dropped.clear()
         saves, self._saves = self._saves, []
-        self.in_flight = Batch(lsn, commit_of(sections), saves, marks, changed, dropped, since)
+        self.in_flight = Batch(lsn, commit_of(sections), saves, marks, changed, dropped, needs, since)
         self.removing.update(name for name, _ in dropped)
         return self.in_flight
 
@@ -123,28 +124,34 @@ class Store:
         self.saves += 1
 
     def needs(self) -> int:
-        """The oldest LSN that recovery may need. Segments wholly before it may go.
+        """The oldest LSN that recovery may need. Segments wholly before it may go, now or later.
 
-        Maps of refused namespaces count too: their frames are kept for whoever repairs them.
+        Maps of refused namespaces count too: their frames are kept for whoever repairs them. So do dropped ones, until
+        their drop is durable.
         """
-        lowest = NOTHING_NEEDED
+        lowest = self.last_lsn + 1  # what comes later is needed, whatever it will be
+        if self.in_flight is not None:
+            lowest = min(lowest, self.in_flight.needs)
         for namespace in self.namespaces.values():
             for state in namespace.maps.values():
                 lowest = min(lowest, state.needs())
             for entry in namespace.carried:
                 lowest = min(lowest, entry_needs(entry))
+            for _, needed in namespace.dropped:
+                lowest = min(lowest, needed)
         return lowest
 
     def forget(self, namespace: Namespace, now: float) -> None:
-        """Drop all maps; the epoch stays. Also what recovery refused."""
+        """Drop all maps, also those that recovery refused. The epoch ends: a session that only slept is fenced."""
         folds = self.pending.touch(namespace.name, now)
         for name in list(namespace.maps):
             namespace.drop(name, folds)
         for entry in namespace.carried:
             folds.setdefault(entry.name, Fold()).add(DROP, b"", b"", False)
-            namespace.dropped.append((entry.name, entry.incarnation))
+            namespace.dropped.append((entry.name, entry_needs(entry)))
         namespace.carried, namespace.refused, namespace.closed = [], "", True
         namespace.identity, namespace.boot_id = NOBODY, ""
+        namespace.epoch += 1
 
     # For people
 

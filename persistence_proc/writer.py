@@ -19,6 +19,7 @@ from persistence_proc.mailbox import Mailbox
 from protocol.disk import Disk
 
 ROTATE_BYTES = SEGMENT_BYTES * 3 // 4  # the rest is room for the frames of a burst
+ROTATE_CATALOGS = 2  # a catalog of 100,000 maps fills a segment: then commits of its size come before the next
 RETRY_SECONDS = 0.2  # on a full disk
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -34,6 +35,8 @@ class Batch(NamedTuple):
     """Namespace -> (epoch, applied) after it."""
     changed: list[MapKey]
     dropped: list[MapKey]
+    needs: int
+    """Oldest LSN that the dropped maps need until it is durable."""
     since: float
     """Monotonic arrival of its oldest change."""
 
@@ -156,7 +159,7 @@ class Writer:
         return lsn + 1
 
     def _rotate_if_full(self, lsn: int) -> int:
-        if self.journal.used <= ROTATE_BYTES:
+        if self.journal.used <= max(ROTATE_BYTES, ROTATE_CATALOGS * self.journal.catalog_bytes):
             return lsn
         try:
             self.journal.rotate(lsn + 1, self._books.catalog(self._store_id))

@@ -153,7 +153,7 @@ def test_a_fold_that_reaches_back_behind_applied_is_applied_whole() -> None:
     payload = encode_changes([insert("a", 1, b"new"), delete("a", 2), insert("a", 3)])
     delta = Delta(namespace="bot", epoch=1, base=2, upto=5)
     assert one.receive(delta, [encode_record(5, 1, 5, payload)], pending, 0.0, 1)
-    assert dict(one.maps["a"].items()) == {encode_key(1): b"new", encode_key(3): b"v"}
+    assert one.maps["a"].as_dict() == {encode_key(1): b"new", encode_key(3): b"v"}
 
 
 def test_nothing_of_a_message_is_applied_when_its_second_record_is_bad() -> None:
@@ -194,5 +194,5 @@ def test_a_map_that_is_dropped_and_made_anew_is_another_one() -> None:
     one.maps["a"].incarnation = 7
     send(one, pending, 1, [(DROP, "a", b"", b"")], [insert("a", 2)], [delete("a", 2)])
     assert changes_of(one, pending) == [(DROP, "a", b"", b""), (CLEAR, "a", b"", b"")]
-    assert one.dropped == [("a", 7)]
+    assert one.dropped == [("a", 7)], "its frames since its creation, until the drop is durable"
     assert one.maps["a"].incarnation == 0
