@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from persistence_proc.pickle_file import SavedFile, Trailer, save_map
 from protocol.disk import Disk
 from protocol.errors import OutliveError
 
+log = logging.getLogger("persistence")
+
 
 class SaveJob(NamedTuple):
     """Save `items` (frozen) as of the sealed batch `lsn`."""
@@ -33,7 +36,7 @@ class SaveJob(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """How a `SaveJob` went: the file, or the error. Seconds include the wait for the batch."""
+    """How a `SaveJob` went: the file, or the error. Seconds of work, without the wait for the batch."""
 
     job: SaveJob
     file: SavedFile | None
@@ -62,6 +65,7 @@ class Checkpointer:
         self._changed = threading.Condition()
         self._stopping = False
         self._folders: set[str] = set()
+        self._waited = 0.0
         self._thread = threading.Thread(target=self._run, name="checkpointer", daemon=True)
 
     def start(self) -> None:
@@ -91,24 +95,26 @@ class Checkpointer:
         self._jobs.put(lambda: self._remove(keys, lsn))
 
     def do(self, work: Callable[[], None]) -> None:
-        """Housekeeping of the journal; an OSError is not serious, it will be asked for again."""
+        """Housekeeping of the journal; a failure is not serious, it will be asked for again."""
         self._jobs.put(work)
 
     def _run(self) -> None:
         while (work := self._jobs.get()) is not None:
             try:
                 work()
-            except OSError:
-                pass
+            except Exception as error:  # whatever it is: a thread that is silently gone would save nothing any more
+                log.warning("housekeeping failed: %r", error)
 
     def _save(self, job: SaveJob) -> None:
         began = time.monotonic()
+        self._waited = 0.0
         file, error = None, None
         try:
             file = self._save_file(job)
-        except (OSError, OutliveError) as caught:
+        except Exception as caught:
             error = caught
-        self._mailbox.post(Saved(job, file, error, time.monotonic() - began))
+            self._folders.clear()  # perhaps a person moved them
+        self._mailbox.post(Saved(job, file, error, time.monotonic() - began - self._waited))
 
     def _save_file(self, job: SaveJob) -> SavedFile:
         namespace, name = job.key
@@ -129,8 +135,10 @@ class Checkpointer:
         )
 
     def _await_batch(self, job: SaveJob) -> None:
+        began = time.monotonic()
         with self._changed:
             self._changed.wait_for(lambda: self._durable >= job.lsn or self._stopping)
+            self._waited = time.monotonic() - began
             if job.state.dropped or job.state.incarnation != job.incarnation or self._durable < job.lsn:
                 raise SaveAbandoned(f"{job.key[1]}: dropped, or the process ends")
 

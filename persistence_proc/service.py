@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from persistence_proc.catalog import Books, Catalog
-from persistence_proc.checkpointer import Checkpointer, Removed, Saved
+from persistence_proc.checkpointer import Checkpointer, Removed, SaveAbandoned, Saved
 from persistence_proc.checkpoints import Checkpoints
 from persistence_proc.mailbox import Mailbox
 from persistence_proc.map_state import MapState
@@ -92,7 +92,7 @@ class Service:
                     log.error("disk full, nothing is acknowledged until there is space: %s", report.error)
                 self.disk_full = report.error
             case Saved():
-                if report.error is not None:
+                if report.error is not None and not isinstance(report.error, SaveAbandoned):
                     log.warning("%s/%s could not be saved: %s", *report.job.key, report.error)
                 self.checkpoints.finished(report, self._clock())
             case Removed():

@@ -2,101 +2,29 @@
 
 from __future__ import annotations
 
-import errno
-import threading
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from persistence_proc import checkpointer, checkpoints, journal, server, writer
+from persistence_proc.checkpointer import Checkpointer, Saved, SaveJob
 from persistence_proc.mailbox import Mailbox
+from persistence_proc.map_state import MapState
 from persistence_proc.paths import Paths
 from persistence_proc.recovery import recover
-from persistence_proc.security import Access
-from persistence_proc.service import CannotKeep, Service
-from protocol.changes import Change, encode_changes
+from persistence_proc.security import make_private_directory
+from persistence_proc.server import Server
+from persistence_proc.service import CannotKeep
+from persistence_proc.settings import check_settings
 from protocol.disk import Disk
-from protocol.frames import encode_record
 from protocol.keys import encode_key
-from protocol.messages import Confirm, Confirmed, Delta, Open, decode_reply, encode
-from tests.persistence_proc.raw_session import insert, open_request
+from tests.persistence_proc.forgetful_disk import ForgetfulDisk
+from tests.persistence_proc.raw_session import insert
+from tests.persistence_proc.service_harness import FaultyDisk, Harness
 from tests.waiting import wait_until
-
-
-class FaultyDisk(Disk):
-    """A disk that fails on demand."""
-
-    def __init__(self) -> None:
-        self.full = threading.Event()
-        self.failing_syncs = 0
-
-    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> None:
-        if self.full.is_set():
-            raise OSError(errno.ENOSPC, "No space left on device")
-        super().pwrite(fd, data, offset)
-
-    def fdatasync(self, fd: int) -> None:
-        if self.failing_syncs:
-            self.failing_syncs -= 1
-            raise OSError(errno.EIO, "Input/output error")
-        super().fdatasync(fd)
-
-
-class Harness:
-    """A service without sockets: requests in, replies out."""
-
-    def __init__(self, data_dir: Path, disk: Disk) -> None:
-        self.mailbox: Mailbox[object] = Mailbox()
-        self.replies: list[bytes] = []
-        recovered = recover(disk, str(data_dir))
-        self.service = Service(
-            disk,
-            Paths(str(data_dir)),
-            recovered,
-            "i",
-            Access(),
-            self.mailbox,
-            lambda _, parts: self.replies.extend(parts),
-        )
-        self.applied = 0
-
-    def turn(self) -> None:
-        for report in self.mailbox.take():
-            self.service.note(report)
-        self.service.turn()
-
-    def ask(self, request: Open | Confirm) -> object:
-        """The reply; turns the loop until it is there."""
-        self.replies.clear()
-        self.service.requests.handle(b"me", "", request, self.service._clock())
-
-        def reply() -> bytes | None:
-            self.turn()
-            return self.replies[0] if self.replies else None
-
-        return decode_reply(wait_until(reply))
-
-    def open(self, life: int = 1) -> None:
-        self.ask(open_request(life=life, last=self.applied))
-
-    def put(self, key: int) -> None:
-        self.apply(insert("a", key))
-        self.turn()
-
-    def apply(self, change: Change) -> None:
-        self.applied += 1
-        record = encode_record(self.applied, 1, 1, encode_changes([change]))
-        delta = Delta(namespace="bot", epoch=1, base=self.applied - 1, upto=self.applied)
-        self.service.receive_delta([encode(delta), record], "")
-
-    def confirm(self, wait: float) -> Confirmed:
-        reply = self.ask(Confirm(namespace="bot", epoch=1, store_id=b"", acked=0, upto=self.applied, wait=wait))
-        assert isinstance(reply, Confirmed)
-        return reply
-
-    def close(self) -> None:
-        self.service.stop()
-        self.mailbox.close()
 
 
 @pytest.fixture
@@ -181,7 +109,9 @@ def test_the_journal_is_rotated_and_trimmed_and_idle_maps_do_not_hold_it(data_di
     big = b"x" * 2**20
 
     def write_more() -> bool:
-        harness.apply(insert("busy", harness.applied % 3, big + b"%d" % harness.applied))
+        n = harness.applied
+        change = insert("busy", n % 3, big + b"%d" % n)
+        harness.send(change)
         harness.confirm(1.0)
         segments = harness.service.writer.journal.segments
         return segments[0][0] > 3  # the segment with the idle map's only frame has gone
@@ -197,13 +127,111 @@ def test_the_journal_is_rotated_and_trimmed_and_idle_maps_do_not_hold_it(data_di
 def test_a_map_is_saved_also_when_nothing_comes_after_a_rotation(harness: Harness) -> None:
     harness.put(1)
     harness.confirm(1.0)
-    harness.apply(insert("a", 2, b"x" * (7 * 2**20)))  # more than a segment takes before it is rotated
+    harness.send(insert("a", 2, b"x" * (7 * 2**20)))  # more than a segment takes before it is rotated
     harness.confirm(1.0)
     wait_until(lambda: harness.turn() or len(harness.service.writer.journal.segments) > 1)
+    harness.wait_saved()
 
-    def saved() -> bool:
-        harness.turn()
-        harness.service.turn(hurry=True)
-        return harness.service.is_saved
 
-    wait_until(saved, 10.0)
+def test_a_catalog_larger_than_a_segment_does_not_make_each_commit_begin_one(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "ROTATE_BYTES", 0)  # so that any catalog is larger
+    harness.send(*[insert(f"map{n}", 0) for n in range(100)])
+    wait_until(lambda: harness.confirm(1.0).durable == harness.applied)
+    before, commits = harness.service.store.last_lsn, harness.service.store.commits
+    for key in range(20):
+        harness.put(key)
+        wait_until(lambda: harness.confirm(1.0).durable == harness.applied)
+    commits = harness.service.store.commits - commits
+    assert harness.service.store.last_lsn - before <= commits + commits // 4
+
+
+def test_any_failure_of_the_writer_ends_the_process(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("never seen before")
+
+    monkeypatch.setattr(journal, "encode_payload", fail)
+    harness.put(1)
+    with pytest.raises(CannotKeep, match="never seen before"):
+        wait_until(lambda: harness.turn() or False)
+
+
+def test_any_failure_of_a_save_is_reported_and_the_save_is_made_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Disk):
+        failures = 2
+
+        def link_or_copy(self, source: str, target: str) -> None:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise RuntimeError("never seen before")
+            super().link_or_copy(source, target)
+
+    monkeypatch.setattr(checkpoints, "RETRY_REST", 0.0)
+    disk = Failing()
+    harness = Harness(data_dir, disk)
+    harness.open()
+    for key in range(2):
+        harness.put(key)
+        harness.wait_saved()
+    assert disk.failures < 0
+    harness.close()
+
+
+def test_a_namespace_folder_that_a_person_removed_is_made_again(
+    harness: Harness, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "RETRY_REST", 0.0)
+    harness.put(1)
+    harness.wait_saved()
+    (data_dir / "bot").rename(data_dir / "elsewhere")
+    harness.put(2)
+    harness.wait_saved()
+    assert (data_dir / "bot" / "a.pkl").exists()
+
+
+def test_a_save_that_waited_for_a_full_disk_does_not_count_as_work(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine times its duration is rest: an hour of full disk would end in nine hours without a save."""
+    now = 0.0
+    monkeypatch.setattr(checkpointer, "time", SimpleNamespace(monotonic=lambda: now))
+    mailbox: Mailbox[object] = Mailbox()
+    saver = Checkpointer(Disk(), Paths(str(data_dir)), bytes(16), mailbox)
+    began = []
+    monkeypatch.setattr(saver, "_await_batch", lambda job: began.append(now) or Checkpointer._await_batch(saver, job))
+    saver.start()
+    saver.save(SaveJob(("bot", "a"), MapState(), {}, 0, 7))
+    wait_until(lambda: began)
+    now = 3600.0
+    saver.durable(7)
+    (saved,) = wait_until(mailbox.take)
+    assert isinstance(saved, Saved)
+    assert saved.file is not None
+    assert saved.seconds == 0.0
+    saver.stop()
+    mailbox.close()
+
+
+def test_a_signal_ends_a_recovery_at_its_next_step(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(data_dir, Disk())
+    harness.open()
+    harness.put(1)
+    harness.wait_saved()
+    harness.close()
+    monkeypatch.setattr(server.signal, "signal", lambda number, handler: None)
+    one = Server(check_settings(str(data_dir)))
+    one._on_signal(0, None)
+    before = sorted((data_dir / "journal").iterdir())
+    assert one.run() == 0
+    assert sorted((data_dir / "journal").iterdir()) == before
+    assert keys_after_restart(data_dir) == [encode_key(1)]
+
+
+def test_the_directories_above_a_new_data_directory_are_durable_too(data_dir: Path) -> None:
+    disk = ForgetfulDisk(str(data_dir))
+    make_private_directory(disk, str(data_dir / "a" / "b" / "state"))
+    disk.moment().cut_power(str(data_dir / "left"), random.Random(0))
+    assert (data_dir / "left" / "a" / "b" / "state").is_dir()
