@@ -88,14 +88,11 @@ class MapState:
         else:
             self._overlay.add(op, b"", b"", False)
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All items in order. Don't apply anything while iterating."""
+    def as_dict(self) -> dict[bytes, bytes]:
+        """All items in order. Not to be changed, and not to be kept over the next change."""
         while self._merging is not None and not self.merge(NOTHING_NEEDED):
             pass
-        overlay = self._overlay
-        if overlay is None:
-            return iter(self.base.items())
-        return self._layered(overlay)
+        return self.base if self._overlay is None else dict(self._layered(self._overlay))
 
     def _layered(self, overlay: Fold) -> Iterator[tuple[bytes, bytes]]:
         entries = overlay.entries

@@ -1,6 +1,7 @@
 """Answer requests: some at once, the others when the state they ask about is durable.
 
 * A held request is answered exactly once, or its peer has gone; a REQ client asks again on a fresh socket.
+* A peer has one request held at most: REQ can't send a second, and who can anyway loses the first.
 * `open` fences its predecessor when it is read, and is answered when everything of the namespace is durable.
 * `confirm` and `close` are long polls, bounded by `CONFIRM_WAIT`.
 """
@@ -38,6 +39,8 @@ from protocol.names import is_namespace
 
 _ID_BYTES = 16
 _MAX_NUMBER = 2**62  # a hostile seq must not overflow the journal's integers
+_MAX_EPOCH = 2**31  # nor an epoch the 32 bits that a record has for it
+_MAX_BOOT_ID = 64  # characters; it stands in every frame of its namespace
 
 
 class Held(NamedTuple):
@@ -56,7 +59,7 @@ class Requests:
     def __init__(self, store: Store, instance: str, access: Access, send: Callable[[bytes, list[bytes]], None]) -> None:
         self._store, self._instance, self._access = store, instance, access
         self._send = send
-        self._held: list[Held] = []
+        self._held: dict[bytes, Held] = {}
 
     def handle(self, address: bytes, user: str, request: Request, now: float) -> None:
         """Answer a request (not `Status`), or hold it. What it changes is changed now."""
@@ -71,20 +74,17 @@ class Requests:
 
     def wait(self, now: float) -> float | None:
         """Seconds until a held request has waited long enough; None if none is held with a deadline."""
-        deadline = min((held.deadline for held in self._held), default=None)
+        deadline = min((held.deadline for held in self._held.values()), default=None)
         return None if deadline is None or deadline == _NO_DEADLINE else max(0.0, deadline - now)
 
     def answer(self, now: float, last_word: bool = False) -> None:
         """Answer those whose time has come; with `last_word`, everybody."""
-        still: list[Held] = []
         gaps: list[Namespace] = []
-        for held in self._held:
+        for held in list(self._held.values()):
             parts = self._try(held, now, last_word, gaps)
-            if parts is None:
-                still.append(held)
-            else:
+            if parts is not None:
+                del self._held[held.address]
                 self._send(held.address, parts)
-        self._held = still
         for namespace in gaps:
             namespace.gap = False
 
@@ -159,7 +159,7 @@ class Requests:
     def _hold(
         self, address: bytes, request: Open | Confirm | Close | Forget, namespace: Namespace, deadline: float
     ) -> None:
-        self._held.append(Held(address, request, namespace, namespace.epoch, deadline))
+        self._held[address] = Held(address, request, namespace, namespace.epoch, deadline)
 
     # Answering
 
@@ -219,7 +219,7 @@ class Requests:
         maps: list[OpenedMap] = []
         for name, state in namespace.maps.items():
             maps.append(OpenedMap(name=name, entries=len(state), previous_used=state.previous_used))
-            parts.extend(encode_items(state.items()))
+            parts.extend(encode_items(state.as_dict()))
         opened = Opened(
             store_id=self._store.store_id,
             instance=self._instance,
@@ -248,13 +248,21 @@ def _check_form(request: Request) -> Refused | None:
         return refused(RefusedCode.MALFORMED, f"{request.namespace!r} is no namespace")
     numbers: list[int] = []
     if isinstance(request, Open):
-        numbers = [request.life, request.attempt, request.epoch, request.acked, request.last]
+        numbers = [request.life, request.attempt, request.acked, request.last]
         if len(request.identity) != _ID_BYTES or len(request.store_id) not in (0, _ID_BYTES):
             return refused(RefusedCode.MALFORMED, f"an identity or a store id that has not {_ID_BYTES} bytes")
+        if len(request.boot_id) > _MAX_BOOT_ID:
+            return refused(RefusedCode.MALFORMED, f"a boot id of {len(request.boot_id)} characters")
     elif isinstance(request, Confirm):
-        numbers = [request.epoch, request.acked, request.upto]
+        numbers = [request.acked, request.upto]
     elif isinstance(request, Close):
-        numbers = [request.epoch, request.upto]
-    if any(not 0 <= number < _MAX_NUMBER for number in numbers):
+        numbers = [request.upto]
+    if any(not 0 <= number < _MAX_NUMBER for number in numbers) or not _is_epoch(request):
         return refused(RefusedCode.MALFORMED, "a number that no session can have")
     return None
+
+
+def _is_epoch(request: Request) -> bool:
+    """Sessions have epochs from 1 on; an outbox that opens for the first time has 0."""
+    first = 0 if isinstance(request, Open) else 1
+    return not isinstance(request, Open | Confirm | Close) or first <= request.epoch <= _MAX_EPOCH

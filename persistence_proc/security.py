@@ -132,9 +132,18 @@ def secure_socket(socket: zmq.Socket[Any], curve_dir: str | None) -> None:
 
 def make_private_directory(disk: Disk, path: str) -> None:
     """Have a directory of ours that nobody else can enter. Raises `InsecureDirectory`, OSError."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    disk.mkdir(path)
+    _make_directory(disk, path)
     check_private(path)
+
+
+def _make_directory(disk: Disk, path: str) -> None:
+    """With its parents, each durable: what is acknowledged below must not vanish with a directory above."""
+    if disk.exists(path):
+        return
+    parent = os.path.dirname(os.path.abspath(path))
+    _make_directory(disk, parent)
+    disk.mkdir(path)
+    disk.fsync_dir(parent)
 
 
 def take_lock(disk: Disk, path: str, what: str) -> int:

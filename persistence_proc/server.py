@@ -3,7 +3,8 @@
 * The lock is taken before a socket is bound, and the sockets are bound before recovery begins: whoever connects
   meanwhile is told "recovering, n %".
 * Ready is said after recovery, so that a strategy that is started then is served at once.
-* On SIGTERM or SIGINT: read what has arrived, make it durable, save every map, answer whoever waits, leave.
+* On SIGTERM or SIGINT: read what has arrived, make it durable, save every map, answer whoever waits, leave. A
+  recovery is left at its next step.
 """
 
 from __future__ import annotations
@@ -40,11 +41,16 @@ log = logging.getLogger("persistence")
 
 RECEIVE_SECONDS = 0.005  # longest run of deltas before whoever waits is looked at again
 RECEIVE_HIGH_WATER = 256  # messages per strategy that ZeroMQ holds for us; the rest stays in its outbox
+SEND_HIGH_WATER = 8  # replies per peer that ZeroMQ holds; who does not read gets no more, and REQ waits for one
 BEAT_SECONDS = 1.0
 DRAIN_SECONDS = 1.0  # at the end: how long strategies that go on sending are listened to
 STOP_SECONDS = 30.0  # at the end: how long a full disk is waited for
 LINGER_MS = 1000  # the last replies leave within this time
 SWITCH_INTERVAL = 0.0005  # seconds; with Python's 5 ms a save in its thread would delay commits
+
+
+class _RecoveryStopped(Exception):
+    """Raised inside a recovery that a signal asked to end."""
 
 
 class Server:
@@ -76,6 +82,9 @@ class Server:
             self._handle_signals()
             threading.Thread(target=self._recover, name="recovery", daemon=True).start()
             return self._loop()
+        except _RecoveryStopped:
+            log.info("stopped while recovering; the next start begins it again")
+            return 0
         finally:
             if self._service is not None:
                 self._service.stop()
@@ -101,7 +110,7 @@ class Server:
         endpoint = self._settings.endpoint
         for socket, address in ((self._router, endpoint.requests), (self._pull, endpoint.deltas)):
             socket.maxmsgsize = MAX_MESSAGE_BYTES
-            socket.rcvhwm = RECEIVE_HIGH_WATER
+            socket.rcvhwm, socket.sndhwm = RECEIVE_HIGH_WATER, SEND_HIGH_WATER
             socket.linger = LINGER_MS
             secure_socket(socket, self._settings.curve_dir)
             try:
@@ -128,6 +137,8 @@ class Server:
             self._mailbox.post(error)
 
     def _progress(self, percent: int) -> None:
+        if self._stopping:
+            raise _RecoveryStopped  # killed anywhere and run again, recovery gives the same: nobody has to wait for it
         self._percent = percent
         self._mailbox.wake()
 

@@ -7,7 +7,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,6 @@ from protocol.messages import Accept, Confirm, Confirmed, Delta, Done, Forget, O
 from tests.persistence_proc.raw_session import RawSession, clear, delete, insert, replace
 from tests.processes import PersistenceProcess
 from tests.waiting import LONG, wait_until
-
-
-@pytest.fixture
-def persistence(data_dir: Path) -> Iterator[PersistenceProcess]:
-    with PersistenceProcess(data_dir) as process:
-        yield process
-
-
-@pytest.fixture
-def session(persistence: PersistenceProcess) -> Iterator[RawSession]:
-    with RawSession(persistence.data_dir) as one:
-        yield one
 
 
 def start_and_fail(*arguments: str) -> tuple[int, str]:
@@ -250,7 +237,7 @@ def test_a_snapshot_drops_the_maps_that_it_does_not_name(session: RawSession) ->
     assert session.open_state()[1] == {"fresh": {"y": b"v"}}
 
 
-def test_forget_deletes_everything_but_the_epoch(persistence: PersistenceProcess, session: RawSession) -> None:
+def test_forget_deletes_everything_and_ends_the_epoch(persistence: PersistenceProcess, session: RawSession) -> None:
     session.open()
     session.put(insert("a", "x"))
     session.flush()
@@ -265,7 +252,7 @@ def test_forget_deletes_everything_but_the_epoch(persistence: PersistenceProcess
     persistence.restart()
     session.connect()
     opened, state = session.open_state()
-    assert (opened.epoch, state) == (2, {})
+    assert (opened.epoch, opened.since, state) == (3, 3, {})
     unknown = session.ask(Forget(namespace="nobody"))
     assert isinstance(unknown, Refused)
     assert unknown.code == RefusedCode.UNKNOWN_NAMESPACE
