@@ -2,8 +2,9 @@
 
     from strategy_proc import connect
 
-Reading order: `persistent_map` (the dict), `recorder` and `transaction` (how it changes), `session` (what owns it), `outbox` (how a change is kept
-before the assignment returns), `pump` (how it reaches the persistence process), `connecting` (how all of it starts).
+Reading order: `persistent_map` (the dict), `recorder` and `transaction` (how it changes), `session` (what owns it),
+`outbox` (how a change is kept before the assignment returns), `pump` (how it reaches the persistence process),
+`connecting` (how all of it starts).
 """
 
 from strategy_proc.connecting import connect
