@@ -183,6 +183,9 @@ class ControlServer:
         self._socket = self._context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 200)  # the answer to "stop" may still be on its way when we leave
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_COMMAND_BYTES)
+        # With a domain libzmq refuses peers of the protocol before ZMTP 3: one that sends its bytes and leaves would
+        # end the whole process by an assertion on its identity.
+        self._socket.setsockopt(zmq.ZAP_DOMAIN, b"outlive")
         self._socket.bind(run_dir.address)
 
     def fileno(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,18 @@ def test_a_child_that_says_too_much_or_nothing_any_more_disturbs_nobody(data_dir
         supervisor.__exit__(None, None, None)
         os.close(reader)
         os.close(writer)
+
+
+def test_bytes_that_are_no_protocol_do_not_end_the_supervisor(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        supervisor.wait_for("a", "running")
+        noise = random.Random(1)
+        for _ in range(500):
+            with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(ConnectionError):
+                client.connect(str(data_dir / "state" / "supervisor.d" / "control"))
+                client.send(noise.randbytes(noise.randint(1, 3000)))
+        assert supervisor.program("a").state == "running"
+        assert supervisor.terminate() == 0
 
 
 def test_many_that_die_at_once_all_come_back(data_dir: Path) -> None:
