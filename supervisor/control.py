@@ -194,7 +194,10 @@ class ControlServer:
     def serve(self) -> None:
         """Answer what has arrived."""
         while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            data = b"".join(self._socket.recv_multipart(zmq.NOBLOCK))
+            try:
+                data = b"".join(self._socket.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                continue  # what had arrived was no request, and the socket has dropped it
             try:
                 answer = self._handle(_command.decode(data))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,10 +106,9 @@ def test_a_log_that_can_not_be_opened_is_tried_again(tmp_path: Path) -> None:
     assert (tmp_path / "later" / "a.log").read_bytes() == b"kept\n"
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"status", b'{"verb": "explode"}', b'{"verb": "stop", "force": 1}', b"\xff" * 4000]
-)
-def test_a_malformed_command_is_refused_and_the_next_one_answered(data_dir: Path, data: bytes) -> None:
+@pytest.fixture
+def served(data_dir: Path) -> Iterator[RunDir]:
+    """A control socket that is served; it must still answer at the end."""
     run_dir = RunDir(str(data_dir / "run"))
     make_private(run_dir.path)
     server = ControlServer(run_dir, lambda command: Done(message=command.verb))
@@ -121,16 +121,33 @@ def test_a_malformed_command_is_refused_and_the_next_one_answered(data_dir: Path
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        with zmq.Context() as context, context.socket(zmq.REQ) as client:
-            client.connect(run_dir.address)
-            client.send(data)
-            assert client.poll(int(LONG * 1000))
-            assert b"no command" in client.recv()
+        yield run_dir
         assert ask(run_dir, Command(verb="status")) == Done(message="status")
     finally:
         ended.set()
         thread.join()
         server.close()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"status", b'{"verb": "explode"}', b'{"verb": "stop", "force": 1}', b"\xff" * 4000]
+)
+def test_a_malformed_command_is_refused_and_the_next_one_answered(served: RunDir, data: bytes) -> None:
+    with zmq.Context() as context, context.socket(zmq.REQ) as client:
+        client.connect(served.address)
+        client.send(data)
+        assert client.poll(int(LONG * 1000))
+        assert b"no command" in client.recv()
+
+
+@pytest.mark.parametrize("parts", [[b"no envelope"], [b"", b"", b""], [b""], [b"", *[b"x"] * 3000], [b"x"] * 3000])
+def test_what_is_no_request_at_all_ends_nobody(served: RunDir, parts: list[bytes]) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.connect(served.address)
+        for _ in range(20):
+            client.send_multipart(parts)
+        client.send_multipart([b"", b'{"verb": "status"}'])
+        wait_until(lambda: client.poll(100) and b"done" in client.recv_multipart()[-1])
 
 
 def test_a_supervisor_runs_in_the_main_thread_only(data_dir: Path) -> None:
