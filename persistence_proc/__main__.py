@@ -6,6 +6,7 @@ Exit codes: 0 stopped on request, everything saved; 1 the disk failed; 2 refused
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 
 import click
@@ -14,6 +15,9 @@ from persistence_proc.server import SWITCH_INTERVAL, Server
 from persistence_proc.service import CannotKeep
 from persistence_proc.settings import LOG_LEVELS, check_settings
 from protocol.errors import OutliveError
+
+MAX_FILES = 65536
+"""Descriptors that we ask for, if the machine allows them."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,6 +34,7 @@ def main(data_dir: str, runtime_dir: str | None, endpoint: str | None, curve_dir
             level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
         )
         sys.setswitchinterval(SWITCH_INTERVAL)
+        _raise_file_limit()
         sys.exit(Server(settings).run())
     except CannotKeep as error:
         _leave(error, 1)
@@ -37,6 +42,14 @@ def main(data_dir: str, runtime_dir: str | None, endpoint: str | None, curve_dir
         _leave(error, 2)
     except OSError as error:
         _leave(error, 1)
+
+
+def _raise_file_limit() -> None:
+    """A bot takes two descriptors, and ZeroMQ aborts the process where it can't accept one more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _leave(error: Exception, code: int) -> None:

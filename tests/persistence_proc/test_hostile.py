@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import psutil
 import zmq
 
+from persistence_proc.__main__ import MAX_FILES
 from persistence_proc.catalog import NamespaceEntry
 from persistence_proc.namespaces import Namespace
 from persistence_proc.requests import Requests
@@ -14,6 +16,7 @@ from protocol.changes import DROP
 from protocol.endpoints import parse_endpoint, read_endpoint_file
 from protocol.messages import Close, Confirm, Confirmed, Refused, RefusedCode, Status, decode_reply, encode
 from tests.persistence_proc.raw_session import RawSession, insert, open_request
+from tests.processes import PersistenceProcess
 from tests.waiting import wait_until
 
 NESTED = b"\x91" * 100_000 + b"\x01"  # msgpack: a list in a list in a list ...
@@ -56,6 +59,11 @@ def test_a_peer_that_asks_and_never_reads_disturbs_nobody(session: RawSession) -
         session.open()
         session.put(insert("a", 1))
         assert session.flush().durable == 1
+
+
+def test_more_bots_than_the_usual_limit_of_descriptors_can_connect(persistence: PersistenceProcess) -> None:
+    soft, hard = psutil.Process(persistence.pid).rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == hard or soft >= MAX_FILES
 
 
 def store_with(*names: str) -> Store:

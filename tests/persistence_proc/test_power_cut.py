@@ -30,7 +30,7 @@ from tests.persistence_proc.raw_session import clear, delete, insert, open_reque
 from tests.waiting import wait_until
 
 NAMESPACES = ("bot", "other")
-SEEDS = range(int(os.environ.get("OUTLIVE_SEEDS", "8")))
+SEEDS = range(int(os.environ.get("OUTLIVE_SEEDS", "5")))
 STEPS = 300
 """Calls that change the disk in one run, about."""
 MOMENTS = 10

@@ -539,6 +539,14 @@ def test_the_journal_is_synced_before_anything_derived_from_it_is_written(lived_
     assert disk.synced_before_first_write[: len(first)] == first
 
 
+def test_the_files_that_the_new_catalog_counts_on_are_synced_with_their_directory(lived_in: Store) -> None:
+    """A save that was killed before its directory's sync left a name that a power cut takes back."""
+    disk = RecordingDisk()
+    recover(disk, lived_in.dir)
+    file = lived_in.file("positions")
+    assert {str(file), str(file.parent)} <= set(disk.synced_before_first_write)
+
+
 def test_recovery_killed_at_any_step_and_run_again_gives_the_same(lived_in: Store, tmp_path: Path) -> None:
     flip(lived_in.file("positions"))
     path, end = tail_of(lived_in)
