@@ -137,21 +137,21 @@ _passed_on = {"ignore_unknown_options": True, "help_option_names": []}
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def show(arguments: tuple[str, ...]) -> None:
     """Read the state on disk: [NAMESPACE [MAP [KEY]]]; nothing needs to run."""
-    _become("persistence_proc.inspect", [], arguments)
+    _become("persistence_proc.tools.inspect", [], arguments)
 
 
 @outlive.command(context_settings=_passed_on)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def accept(arguments: tuple[str, ...]) -> None:
     """NAMESPACE: what is there now is right, although it is older than what was known."""
-    _become("persistence_proc.admin", ["accept"], arguments)
+    _become("persistence_proc.tools.admin", ["accept"], arguments)
 
 
 @outlive.command(context_settings=_passed_on)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def forget(arguments: tuple[str, ...]) -> None:
     """NAMESPACE: delete its state for good."""
-    _become("persistence_proc.admin", ["forget"], arguments)
+    _become("persistence_proc.tools.admin", ["forget"], arguments)
 
 
 def main() -> NoReturn:

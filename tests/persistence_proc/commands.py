@@ -32,7 +32,7 @@ state.close()
 
 def run(module: str, data_dir: Path, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
     """`python -m persistence_proc.MODULE ...`; every failure must be one line without a traceback."""
-    argv = [sys.executable, "-m", f"persistence_proc.{module}", *arguments, "--data-dir", str(data_dir)]
+    argv = [sys.executable, "-m", f"persistence_proc.tools.{module}", *arguments, "--data-dir", str(data_dir)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, input=input, check=False)
     assert "Traceback" not in done.stderr
     return done

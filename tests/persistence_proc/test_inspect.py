@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence_proc.foreign_values import Placeholder, Unreadable, show_value
-from persistence_proc.plain import plain
-from persistence_proc.reading import read_store
+from persistence_proc.tools.foreign_values import Placeholder, Unreadable, show_value
+from persistence_proc.tools.plain import plain
+from persistence_proc.tools.reading import read_store
 from protocol.disk import Disk
 from protocol.values import Trust, ValueCodec
 from tests.persistence_proc.commands import bot, put, run, run_once

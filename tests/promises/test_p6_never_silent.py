@@ -105,7 +105,7 @@ def test_a_live_bot_whose_store_went_back_is_told_and_accept_sends_its_whole_sta
                 return False
 
             wait_until(told, what="flush names the problem")
-            argv = [sys.executable, "-m", "persistence_proc.admin", "accept", "bot", "--data-dir", store]
+            argv = [sys.executable, "-m", "persistence_proc.tools.admin", "accept", "bot", "--data-dir", store]
             argv += ["--outbox-dir", f"{host}/bot/outbox"]
             subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
 
@@ -131,7 +131,7 @@ def test_an_outbox_of_another_store_is_refused(data_dir: Path) -> None:
     with PersistenceProcess(second) as persistence:
         with pytest.raises(ForeignStore, match="accept bot"):
             connect("bot", data_dir=host, endpoint=endpoint_of(persistence), timeout=5)
-        argv = [sys.executable, "-m", "persistence_proc.admin", "accept", "bot", "--data-dir", second]
+        argv = [sys.executable, "-m", "persistence_proc.tools.admin", "accept", "bot", "--data-dir", second]
         argv += ["--outbox-dir", f"{host}/bot/outbox"]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
         with connect("bot", data_dir=host, endpoint=endpoint_of(persistence)) as state:

@@ -6,7 +6,7 @@ import math
 from datetime import date, datetime, time
 from typing import Any
 
-from persistence_proc.foreign_values import Placeholder, Unreadable
+from persistence_proc.tools.foreign_values import Placeholder, Unreadable
 from protocol.records import Record
 
 _DEPTH = 50  # a value that contains itself must end somewhere

@@ -1,4 +1,4 @@
-"""`python -m persistence_proc.admin accept|forget NAMESPACE --data-dir DIR`: settle what only a person can decide.
+"""`python -m persistence_proc.tools.admin accept|forget NAMESPACE --data-dir DIR`: what only a person can decide.
 
 accept   What the persistence process has is right, and an outbox that disagrees goes to the quarantine; or, while
          its bot lives, the bot's state is right and is taken as a whole; or, for a namespace that recovery refused,
@@ -15,12 +15,12 @@ import sys
 
 import click
 
-from persistence_proc.admin_server import Connection, is_served, running_server, serving
-from persistence_proc.outbox_admin import claim_outbox, remove_outbox, set_outbox_aside
 from persistence_proc.paths import Paths
 from persistence_proc.recovery import look, recover
 from persistence_proc.recovery_table import Action
 from persistence_proc.security import take_lock
+from persistence_proc.tools.admin_server import Connection, is_served, running_server, serving
+from persistence_proc.tools.outbox_admin import claim_outbox, remove_outbox, set_outbox_aside
 from protocol.disk import Disk
 from protocol.errors import ConfigError, NamespaceInUse, OutliveError, StateRefused
 from protocol.messages import Accept, Forget, Refused, RefusedCode

@@ -1,4 +1,4 @@
-"""`python -m persistence_proc.inspect --data-dir DIR [NAMESPACE [MAP [KEY]]]`: show the state that is on disk.
+"""`python -m persistence_proc.tools.inspect --data-dir DIR [NAMESPACE [MAP [KEY]]]`: show the state that is on disk.
 
 Needs no running system and writes nothing. Exit codes: 0 shown; 1 what was asked for is not there; 2 no such
 directory, or a wrong use. What could not be read is named on the standard error, one line each.
@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from persistence_proc.foreign_values import show_value
-from persistence_proc.plain import plain
-from persistence_proc.reading import ShownMap, ShownNamespace, read_store
+from persistence_proc.tools.foreign_values import show_value
+from persistence_proc.tools.plain import plain
+from persistence_proc.tools.reading import ShownMap, ShownNamespace, read_store
 from protocol.disk import Disk
 from protocol.errors import MalformedMessage
 from protocol.keys import Key, decode_key
