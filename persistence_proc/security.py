@@ -116,6 +116,7 @@ class _Listed:
 
 def secure_socket(socket: zmq.Socket[Any], curve_dir: str | None) -> None:
     """Make a socket, before it is bound, a CURVE server; its key pair is made if there is none."""
+    socket.zap_domain = _ZAP_DOMAIN.encode()  # without it bytes of an old protocol can reach an assertion of libzmq
     if curve_dir is None:
         return
     secret_file = os.path.join(curve_dir, f"{SERVER_KEY}.key_secret")
@@ -127,7 +128,6 @@ def secure_socket(socket: zmq.Socket[Any], curve_dir: str | None) -> None:
         raise ConfigError(f"{secret_file} holds no secret key")
     socket.curve_publickey, socket.curve_secretkey = public, secret
     socket.curve_server = True
-    socket.zap_domain = _ZAP_DOMAIN.encode()
 
 
 def make_private_directory(disk: Disk, path: str) -> None:

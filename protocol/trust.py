@@ -71,7 +71,8 @@ class Trust:
             self.add_module_of(part)
         if isinstance(declared, type) and declared.__module__ != "builtins":
             of_stdlib = declared.__module__.partition(".")[0] in sys.stdlib_module_names
-            self.add(declared if of_stdlib and declared.__module__ != "__main__" else declared.__module__)
+            by_itself = of_stdlib or declared.__module__ == "__main__"  # the latter is refused by its name
+            self.add(declared if by_itself else declared.__module__)
 
     def allows(self, obj: Any) -> bool:
         """Whether a pickle may name `obj`, a class or a function."""

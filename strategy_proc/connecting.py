@@ -81,6 +81,8 @@ def connect(
     `NamespaceDamaged`, `InsecureDirectory`, `SocketPathTooLong`, `NotAllowed`, `ConfigError`. It never starts on
     empty or older state by mistake.
     """
+    if namespace is not None:
+        check_namespace(namespace)
     namespace = check_namespace(_setting(namespace, NAMESPACE_VARIABLE, "a namespace: connect('momentum')"))
     folder = os.path.abspath(_setting(data_dir, DATA_DIR_VARIABLE, "a data directory: connect(..., data_dir='state')"))
     address = endpoint or os.environ.get(ENDPOINT_VARIABLE)
@@ -182,7 +184,7 @@ class _Connecting:
 
     def _open(self, client: RequestClient, outbox: Outbox) -> tuple[Opened, list[bytes]]:
         attempt, patience = 0, FIRST_PATIENCE
-        reason = "it does not answer"
+        reason = f"it does not answer; is it running? python -m persistence_proc --data-dir {self.data_dir}"
         while True:
             attempt += 1
             answer = client.ask(self._request(outbox, attempt), max(min(patience, self._remaining()), RETRY))

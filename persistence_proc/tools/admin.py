@@ -11,7 +11,6 @@ Exit codes: 0 done; 1 not done, one line says why; 2 wrong use.
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
@@ -20,6 +19,7 @@ from persistence_proc.recovery import look, recover
 from persistence_proc.recovery_table import Action
 from persistence_proc.security import take_lock
 from persistence_proc.tools.admin_server import Connection, is_served, running_server, serving
+from persistence_proc.tools.command import run
 from persistence_proc.tools.outbox_admin import claim_outbox, remove_outbox, set_outbox_aside
 from protocol.disk import Disk
 from protocol.errors import ConfigError, NamespaceInUse, OutliveError, StateRefused
@@ -47,6 +47,8 @@ def accept(namespace: str, data_dir: str, outbox_dir: str | None) -> None:
         _accept_loss(disk, paths, namespace)
         return
     folder = outbox_dir or paths.outbox(namespace)
+    if not disk.exists(folder):
+        raise OutliveError(f"nothing to accept: namespace {namespace!r} has no outbox in {folder} (see --outbox-dir)")
     try:
         lock = claim_outbox(disk, folder, namespace)
     except NamespaceInUse:
@@ -124,25 +126,5 @@ def _accept_loss(disk: Disk, paths: Paths, namespace: str) -> None:
     click.echo(f"namespace {namespace!r} goes on without what is lost")
 
 
-def run() -> None:
-    """The entry point: every error is one line."""
-    try:
-        admin.main(prog_name="outlive", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(2)
-    except click.ClickException as error:
-        _leave(error.format_message(), 2)
-    except click.Abort:
-        _leave("nothing was changed", 1)
-    except (OutliveError, OSError) as error:
-        _leave(str(error), 1)
-
-
-def _leave(message: str, code: int) -> None:
-    click.echo(f"outlive: {' '.join(message.split())}", err=True)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    run()
+    run(admin, "outlive")

@@ -7,7 +7,6 @@ directory, or a wrong use. What could not be read is named on the standard error
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from persistence_proc.tools.command import leave, run
 from persistence_proc.tools.foreign_values import show_value
 from persistence_proc.tools.plain import plain
 from persistence_proc.tools.reading import ShownMap, ShownNamespace, read_store
@@ -40,7 +40,7 @@ def main(data_dir: str, as_json: bool, namespace: str | None, map_name: str | No
     try:
         store = read_store(Disk(), data_dir)
     except OSError as error:
-        _leave(f"{data_dir}: {error.strerror}", 2)
+        leave(f"{data_dir}: {error.strerror}", 2)
     for problem in store.problems:
         click.echo(f"outlive: {' '.join(problem.split())}", err=True)
     print_rows = _print_json if as_json else _print_table
@@ -59,10 +59,10 @@ def _show_entries(
     shown: ShownMap, title: str, key: str | None, as_json: bool, print_rows: Callable[[list[Row], str], None]
 ) -> None:
     if shown.problem and not shown.items:
-        _leave(f"{title} can't be shown: {shown.problem}", 1)
+        leave(f"{title} can't be shown: {shown.problem}", 1)
     entries = [(_key(data), show_value(value)) for data, value in shown.items.items() if _fits(data, key)]
     if key is not None and not entries:
-        _leave(f"no key {key!r} in {title}", 1)
+        leave(f"no key {key!r} in {title}", 1)
     if as_json:
         print_rows([{"key": plain(name), "value": plain(value)} for name, value in entries], title)
     elif key is None:
@@ -75,7 +75,7 @@ def _show_entries(
 def _find(among: dict[str, Any], name: str, otherwise: str) -> Any:
     if name not in among:
         names = ", ".join(sorted(among))
-        _leave(otherwise + (f"; there is {names}" if names else ""), 1)
+        leave(otherwise + (f"; there is {names}" if names else ""), 1)
     return among[name]
 
 
@@ -175,19 +175,5 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def _leave(message: str, code: int) -> Any:
-    click.echo(f"outlive: {' '.join(message.split())}", err=True)
-    sys.exit(code)
-
-
-def run() -> None:
-    """The entry point; a reader that has gone away is no error."""
-    try:
-        main.main(prog_name="outlive show")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    run()
+    run(main, "outlive show")

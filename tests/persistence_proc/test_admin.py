@@ -161,6 +161,7 @@ def test_forget_of_a_live_bot_is_refused(data_dir: Path) -> None:
     [
         (("forget", "nobody", "--yes"), 1, "no namespace 'nobody'"),
         (("accept", "../bot"), 1, "is no namespace"),
+        (("accept", "nobody"), 1, "nothing to accept"),
         (("accept",), 2, "NAMESPACE"),
         (("remember", "bot"), 2, "remember"),
     ],

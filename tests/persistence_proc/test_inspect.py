@@ -99,6 +99,11 @@ def test_a_missing_directory_is_one_line(data_dir: Path) -> None:
     assert run("inspect", data_dir).returncode == 0  # an empty one is empty
 
 
+def test_a_wrong_option_is_one_line(data_dir: Path) -> None:
+    done = run("inspect", data_dir, "--bogus")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
 def test_changes_that_only_an_outbox_holds_are_shown(data_dir: Path) -> None:
     with PersistenceProcess(data_dir) as persistence, bot(persistence) as worker:
         assert worker.read_line() == "stored"

@@ -60,6 +60,12 @@ def test_a_declared_type_makes_its_module_trusted_in_both_directions(store: Memo
     assert reopened(store, kind=Level)["k"] == {"level": Level(price=1.5), "note": Note("x"), "mood": Mood.GOOD}
 
 
+def test_a_type_of_the_program_itself_is_refused_by_name(state: Session) -> None:
+    strange = type("Strange", (), {"__module__": "__main__"})
+    with pytest.raises(ValueRefused, match=r"__main__\.Strange.*module of its own"):
+        state.map("m", strange)
+
+
 def test_a_stored_value_of_an_untrusted_type_is_named_and_stays(store: MemoryStore, state: Session) -> None:
     state.map("m", Level)["k"] = Level(price=1.5)
     state.map("other")["x"] = 1
