@@ -127,6 +127,8 @@ class Unit:
     def status(self) -> ProgramStatus:
         now, child, program = self._clock(), self.child, self.program
         retry = self.deadline if self.state in (State.BACKOFF, State.FATAL) else None
+        if child is not None and not self._usage[0]:  # so young that it was not weighed yet
+            self._usage = child.usage()
         return ProgramStatus(
             name=program.name,
             kind=program.kind,
