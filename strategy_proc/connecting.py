@@ -17,6 +17,7 @@ from types import FunctionType, ModuleType
 
 import zmq
 
+from protocol.curve import CurveKeys
 from protocol.disk import Disk, boot_id, check_private
 from protocol.endpoints import Endpoint, parse_endpoint, read_endpoint_file
 from protocol.errors import (
@@ -37,7 +38,7 @@ from protocol.values import Trust, ValueCodec
 from strategy_proc.outbox import Outbox, OutboxLock
 from strategy_proc.pump import Pump
 from strategy_proc.recovered import Recovered, RecoveredStatus
-from strategy_proc.requests import CurveKeys, RequestClient
+from strategy_proc.requests import RequestClient
 from strategy_proc.session import Session
 from strategy_proc.state import State, apply_record, decode_state
 
@@ -77,9 +78,9 @@ def connect(
     read, besides plain data and the modules of the maps' types. `verify`: read every value back once (for tests).
     `takeover`: fence a live session of another host. `curve_dir`: folder of the CURVE keys, for tcp.
 
-    Raises `PersistenceUnavailable`, `NamespaceInUse`, `StateWentBack`, `ForeignStore`, `Damaged`,
-    `NamespaceDamaged`, `InsecureDirectory`, `SocketPathTooLong`, `NotAllowed`, `ConfigError`. It never starts on
-    empty or older state by mistake.
+    Raises `PersistenceUnavailable`, `NamespaceInUse`, `StateWentBack`, `ForeignStore`, `Damaged`, `NamespaceDamaged`,
+    `InsecureDirectory`, `SocketPathTooLong`, `NotAllowed`, `ProtocolMismatch`, `BadName`, `ConfigError`.
+    It never starts on empty or older state by mistake.
     """
     if namespace is not None:
         check_namespace(namespace)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from protocol.changes import encode_changes
+from protocol.curve import CurveKeys
 from protocol.endpoints import Endpoint
 from protocol.errors import (
     Fenced,
@@ -32,7 +33,7 @@ from protocol.errors import (
 from protocol.limits import CONFIRM_WAIT
 from protocol.messages import Close, Confirm, Confirmed, Delta, Done, Refused, RefusedCode, Reply, encode
 from protocol.notify import Notifier
-from strategy_proc.requests import RECONNECT_MS, CurveKeys, RequestClient
+from strategy_proc.requests import RECONNECT_MS, RequestClient
 
 if TYPE_CHECKING:
     from strategy_proc.outbox import Outbox

@@ -6,30 +6,12 @@ A REQ socket that lost its reply can never be used again, so it is thrown away; 
 from __future__ import annotations
 
 import zmq
-import zmq.auth
 
+from protocol.curve import CurveKeys
 from protocol.endpoints import Endpoint
-from protocol.errors import PersistenceUnavailable
 from protocol.messages import Reply, Request, decode_reply, encode
 
 RECONNECT_MS = 20  # a persistence process is restarted at once; it should not be waited for
-CURVE_CLIENT_FILE, CURVE_SERVER_FILE = "client.key_secret", "server.key"
-
-
-class CurveKeys:
-    """Keys of a client: the folder holds `client.key_secret` (ours) and `server.key` (the server's public one)."""
-
-    def __init__(self, folder: str) -> None:
-        try:
-            self.public, self.secret = zmq.auth.load_certificate(f"{folder}/{CURVE_CLIENT_FILE}")
-            self.server, _ = zmq.auth.load_certificate(f"{folder}/{CURVE_SERVER_FILE}")
-        except (OSError, ValueError) as error:
-            raise PersistenceUnavailable(f"no usable CURVE keys in {folder}: {error}") from None
-
-    def use(self, socket: zmq.Socket[bytes]) -> None:
-        """Set the keys on a socket before it connects."""
-        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret or b""
-        socket.curve_serverkey = self.server
 
 
 class RequestClient:

@@ -236,14 +236,19 @@ def _wait_until_free(run_dir: RunDir, timeout: float) -> None:
 
 def _become(module: str, verb: list[str], arguments: tuple[str, ...]) -> NoReturn:
     """These read and settle what is on disk: the persistence side's work, in its own process."""
-    place = [] if any(argument.split("=")[0] == "--data-dir" for argument in arguments) else _data_dir_option(arguments)
-    os.execv(sys.executable, [*OUR_PYTHON, module, *verb, *place, *arguments])
+    os.execv(sys.executable, [*OUR_PYTHON, module, *verb, *_place_options(verb, arguments), *arguments])
 
 
-def _data_dir_option(arguments: tuple[str, ...]) -> list[str]:
-    if set(arguments) & {"-h", "--help"}:
+def _place_options(verb: list[str], arguments: tuple[str, ...]) -> list[str]:
+    """Where the state is and which keys are ours, if the arguments don't say it."""
+    given = {argument.split("=")[0] for argument in arguments}
+    if given & {"-h", "--help", "--data-dir"}:
         return []
-    return ["--data-dir", _config(None, None).persistence.data_dir]
+    persistence = _config(None, None).persistence
+    options = ["--data-dir", persistence.data_dir]
+    if verb and persistence.curve_dir is not None and "--curve-dir" not in given:
+        options += ["--curve-dir", persistence.curve_dir]
+    return options
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -18,8 +18,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 import zmq
-import zmq.auth
 
+from protocol.curve import CurveKeys
 from protocol.disk import check_private
 from protocol.errors import OutliveError, PersistenceUnavailable, SocketPathTooLong
 from protocol.limits import MAX_SOCKET_PATH_BYTES
@@ -234,13 +234,14 @@ def _is_served(path: str) -> bool:
 
 
 def request(address: str, data: bytes, timeout: float, curve_dir: str | None = None) -> bytes | None:
-    """One request over a fresh REQ socket; None when nothing comes back in `timeout` seconds. Raises `OSError`."""
+    """One request over a fresh REQ socket; None when nothing comes back in `timeout` seconds.
+
+    Raises `OSError`, `ConfigError`.
+    """
     with zmq.Context() as context, context.socket(zmq.REQ) as client:
         client.setsockopt(zmq.LINGER, 0)
         if curve_dir is not None:
-            client.curve_serverkey, _ = zmq.auth.load_certificate(os.path.join(curve_dir, "server.key"))
-            public, secret = zmq.auth.load_certificate(os.path.join(curve_dir, "client.key_secret"))
-            client.curve_publickey, client.curve_secretkey = public, secret or b""
+            CurveKeys(curve_dir).use(client)
         client.connect(address)
         client.send(data)
         if not client.poll(int(timeout * 1000)):

@@ -35,12 +35,17 @@ def admin() -> None:
 _data_dir = click.option("--data-dir", required=True, envvar="OUTLIVE_DATA_DIR", metavar="DIR", help="The state.")
 _outbox_dir = click.option("--outbox-dir", metavar="DIR", help="The outbox, if not in DIR/NAMESPACE/outbox.")
 
+_curve_dir = click.option(
+    "--curve-dir", envvar="OUTLIVE_CURVE_DIR", metavar="DIR", help="Our keys, for a server that wants them."
+)
+
 
 @admin.command()
 @click.argument("namespace")
 @_data_dir
 @_outbox_dir
-def accept(namespace: str, data_dir: str, outbox_dir: str | None) -> None:
+@_curve_dir
+def accept(namespace: str, data_dir: str, outbox_dir: str | None, curve_dir: str | None) -> None:
     """Go on from the state that is there, although something else was newer."""
     disk, paths = Disk(), _paths(data_dir, namespace)
     if _lost_maps(disk, paths, namespace):
@@ -52,7 +57,7 @@ def accept(namespace: str, data_dir: str, outbox_dir: str | None) -> None:
     try:
         lock = claim_outbox(disk, folder, namespace)
     except NamespaceInUse:
-        _ask_for_snapshot(running_server(disk, paths), namespace)
+        _ask_for_snapshot(running_server(disk, paths, curve_dir), namespace)
         return
     try:
         click.echo(set_outbox_aside(disk, paths, folder, namespace))
@@ -65,8 +70,9 @@ def accept(namespace: str, data_dir: str, outbox_dir: str | None) -> None:
 @click.argument("namespace")
 @_data_dir
 @_outbox_dir
+@_curve_dir
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def forget(namespace: str, data_dir: str, outbox_dir: str | None, yes: bool) -> None:
+def forget(namespace: str, data_dir: str, outbox_dir: str | None, curve_dir: str | None, yes: bool) -> None:
     """Delete all maps of a namespace, and its outbox, for good."""
     disk, paths = Disk(), _paths(data_dir, namespace)
     if not yes:
@@ -74,7 +80,7 @@ def forget(namespace: str, data_dir: str, outbox_dir: str | None, yes: bool) -> 
     folder = outbox_dir or paths.outbox(namespace)
     lock = claim_outbox(disk, folder, namespace)
     try:
-        with serving(disk, paths) as server:
+        with serving(disk, paths, curve_dir) as server:
             reply = server.ask(Forget(namespace=namespace))
         unknown = isinstance(reply, Refused) and reply.code is RefusedCode.UNKNOWN_NAMESPACE
         if isinstance(reply, Refused) and not (unknown and lock is not None):

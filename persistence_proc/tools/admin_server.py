@@ -16,6 +16,7 @@ from typing import IO
 import zmq
 
 from persistence_proc.paths import Paths
+from protocol.curve import CurveKeys
 from protocol.disk import Disk
 from protocol.endpoints import parse_endpoint, read_endpoint_file
 from protocol.errors import PersistenceUnavailable
@@ -29,8 +30,8 @@ RETRY = 0.2
 class Connection:
     """Requests to one server. Each is idempotent, so an answer that does not come is asked for again."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, address: str, keys: CurveKeys | None = None) -> None:
+        self._address, self._keys = address, keys
 
     def ask(self, request: Request, patience: float = PATIENCE) -> Reply:
         """Raises `PersistenceUnavailable` when nothing was answered within `patience` seconds."""
@@ -41,11 +42,18 @@ class Connection:
                 if reply is not None and not (isinstance(reply, Refused) and reply.code is RefusedCode.RECOVERING):
                     return reply
                 time.sleep(RETRY)
-        raise PersistenceUnavailable(f"the persistence process at {self._address} does not answer")
+        hint = "; if it wants keys: --curve-dir" if self._wants_keys else ""
+        raise PersistenceUnavailable(f"the persistence process at {self._address} does not answer{hint}")
+
+    @property
+    def _wants_keys(self) -> bool:
+        return self._keys is None and self._address.startswith("tcp://")
 
     def _ask_once(self, context: zmq.Context[zmq.Socket[bytes]], request: Request, timeout: float) -> Reply | None:
         with context.socket(zmq.REQ) as socket:
             socket.linger = 0
+            if self._keys is not None:
+                self._keys.use(socket)
             socket.connect(parse_endpoint(self._address).requests)
             socket.send(encode(request))
             return decode_reply(socket.recv_multipart()[0]) if socket.poll(round(timeout * 1000)) else None
@@ -65,19 +73,19 @@ def is_served(disk: Disk, paths: Paths) -> bool:
     return False
 
 
-def running_server(disk: Disk, paths: Paths) -> Connection:
-    """Raises `PersistenceUnavailable` if none serves the data directory."""
+def running_server(disk: Disk, paths: Paths, curve_dir: str | None) -> Connection:
+    """Raises `PersistenceUnavailable` if none serves the data directory, `ConfigError` for keys that can't be used."""
     found = read_endpoint_file(paths.data_dir)
     if found is None or not is_served(disk, paths):
         raise PersistenceUnavailable(f"no persistence process serves {paths.data_dir}: start it first")
-    return Connection(found.address)
+    return Connection(found.address, CurveKeys(curve_dir) if curve_dir is not None else None)
 
 
 @contextmanager
-def serving(disk: Disk, paths: Paths) -> Iterator[Connection]:
+def serving(disk: Disk, paths: Paths, curve_dir: str | None) -> Iterator[Connection]:
     """To the server that runs, or to one that runs while the block does."""
     if is_served(disk, paths):
-        yield running_server(disk, paths)
+        yield running_server(disk, paths, curve_dir)
         return
     with tempfile.TemporaryDirectory(prefix="outlive-") as runtime, tempfile.TemporaryFile() as errors:
         process = _start(paths.data_dir, runtime, errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from protocol.endpoints import parse_endpoint
 from protocol.errors import ConfigError, InsecureDirectory
 from protocol.frames import encode_record
 from protocol.messages import Delta, Opened, Refused, RefusedCode, Reply, Status, StatusReport, decode_reply, encode
+from strategy_proc import connect
+from tests.persistence_proc.commands import run
 from tests.persistence_proc.raw_session import insert, open_request
 from tests.processes import PersistenceProcess
 from tests.waiting import LONG, wait_until
@@ -112,6 +115,39 @@ def test_changes_of_a_namespace_that_the_key_may_not_write_are_refused(address: 
         wait_until(refused)
         admin.send("other")
         wait_until(lambda: admin.ask(Status()).namespaces[0].applied == 1)  # type: ignore[union-attr]
+
+
+def keys_of(curve_dir: Path, name: str) -> Path:
+    """The folder that a client is given: its key pair, and the server's public half."""
+    folder = curve_dir.parent / f"keys-of-{name}"
+    folder.mkdir(0o700)
+    shutil.copy(curve_dir / f"{name}.key_secret", folder / "client.key_secret")
+    shutil.copy(curve_dir / "server.key", folder)
+    return folder
+
+
+def test_a_bot_with_a_key_keeps_its_state_and_a_person_with_one_settles_it(
+    address: str, curve_dir: Path, data_dir: Path
+) -> None:
+    keys, local = str(keys_of(curve_dir, "mine")), data_dir / "local"
+    for found in ({}, {"a": 1}):
+        with connect("mine", data_dir=local, endpoint=address, curve_dir=keys) as state:
+            assert state.map("m") == found
+            state.map("m")["a"] = 1
+    outbox = ["--outbox-dir", str(local / "mine" / "outbox")]
+    done = run("admin", data_dir / "state", "forget", "mine", "--yes", *outbox, "--curve-dir", keys)
+    assert done.returncode == 0, done.stderr
+    with connect("mine", data_dir=local, endpoint=address, curve_dir=keys) as state:
+        assert state.map("m") == {}
+
+
+def test_keys_that_can_not_be_used_are_named_in_one_line(address: str, data_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="no usable CURVE keys in"):
+        connect("mine", data_dir=data_dir / "local", endpoint=address, curve_dir=str(data_dir))
+    done = run("admin", data_dir / "state", "forget", "mine", "--yes", "--curve-dir", str(data_dir))
+    assert done.returncode == 1
+    assert "no usable CURVE keys in" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["stranger", None])
