@@ -41,6 +41,7 @@ class MemoryOutbox:
 
     def __init__(self, kept: _Namespace) -> None:
         self._kept = kept
+        self._epoch = kept.epoch
         self.fail_sync: OSError | None = None
         """Set it, and `sync` fails as on a broken disk."""
 
@@ -58,8 +59,10 @@ class MemoryOutbox:
             raise SyncFailed(str(self.fail_sync))
 
     def close(self) -> None:
-        self._kept.closed = True
-        self._kept.session = None
+        """Of a session that was killed, or has a successor: changes nothing."""
+        if self._kept.session is not None and self._kept.epoch == self._epoch:
+            self._kept.closed = True
+            self._kept.session = None
 
     def drop_in_child(self) -> None:
         """Nothing is shared with a child."""
