@@ -18,6 +18,7 @@ from demo.bot import STRATEGIES
 from demo.chaos import Chaos, Kill
 from demo.client import VenueError, VenueTimeout
 from demo.observe import Observer, Sight
+from demo.options import OptionParser
 from demo.scene import RUN_DIR, Scene
 from demo.verdict import Run, judge, show_verdict, stored_run, undisturbed_run
 from demo.view import View, make_view
@@ -61,7 +62,7 @@ def _seconds(text: str) -> float:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m demo", description=(__doc__ or "").partition("\n")[0])
+    parser = OptionParser(prog="python -m demo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=_seconds, default=50.0, help="how long the replay takes (default: 50)")
     parser.add_argument("--seed", type=int, default=1, help="of the kills: when, and who (default: 1)")
     parser.add_argument("--no-chaos", action="store_true", help="kill nobody")

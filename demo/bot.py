@@ -311,6 +311,8 @@ class Pace:
 def main() -> None:
     from strategy_proc import connect
 
+    if len(sys.argv) != 2 or sys.argv[1] not in STRATEGIES or "DEMO_EXCHANGE" not in os.environ:
+        sys.exit(f"usage: python -m demo.bot {'|'.join(STRATEGIES)}, with the exchange's address in DEMO_EXCHANGE")
     strategy = STRATEGIES[sys.argv[1]]()
     pace = Pace(float(os.environ.get("DEMO_START", "0")), float(os.environ.get("DEMO_SECONDS", "0")))
     signal.signal(signal.SIGTERM, pace.stop)

@@ -7,7 +7,6 @@ moment leaves an order at the venue of which it never heard.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sqlite3
@@ -21,6 +20,7 @@ import zmq
 
 from demo.books import ExchangeBooks
 from demo.messages import Failed, Submit, decode_request, encode
+from demo.options import OptionParser
 from demo.prices import load_days
 
 SOCKET = "exchange"
@@ -72,7 +72,7 @@ class Exchange:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m demo.exchange", description="A paper exchange on real prices.")
+    parser = OptionParser(prog="python -m demo.exchange", description="A paper exchange on real prices.")
     parser.add_argument("--dir", type=Path, required=True, help="where the books are kept")
     parser.add_argument("--address", help="ipc:// address of the socket (default: in DIR)")
     parser.add_argument("--latency-ms", type=float, default=10.0, help="how long the answer to an order takes")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import resource
+import signal
 import sys
+from typing import NoReturn
 
 import click
 
@@ -26,7 +28,7 @@ MAX_FILES = 65536
 @click.option("--endpoint", metavar="tcp://HOST:PORT", help="Listen on TCP instead; uses PORT and PORT + 1.")
 @click.option("--curve-dir", metavar="DIR", help="CURVE keys and clients.toml; needed for TCP beyond loopback.")
 @click.option("--log-level", default="info", show_default=True, metavar="|".join(LOG_LEVELS))
-def main(data_dir: str, runtime_dir: str | None, endpoint: str | None, curve_dir: str | None, log_level: str) -> None:
+def serve(data_dir: str, runtime_dir: str | None, endpoint: str | None, curve_dir: str | None, log_level: str) -> None:
     """Keep the state of trading bots alive."""
     try:
         settings = check_settings(data_dir, runtime_dir, endpoint, curve_dir, log_level)
@@ -44,6 +46,17 @@ def main(data_dir: str, runtime_dir: str | None, endpoint: str | None, curve_dir
         _leave(error, 1)
 
 
+def main() -> NoReturn:
+    """Read the command line and serve. A wrong use is one line, too."""
+    try:
+        serve.main(prog_name="python -m persistence_proc", standalone_mode=False)
+    except click.ClickException as error:
+        _leave(error, 2)
+    except click.Abort:
+        sys.exit(128 + signal.SIGINT)
+    sys.exit(0)
+
+
 def _raise_file_limit() -> None:
     """A bot takes two descriptors, and ZeroMQ aborts the process where it can't accept one more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -52,8 +65,9 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _leave(error: Exception, code: int) -> None:
-    click.echo(f"persistence: {' '.join(str(error).split())}", err=True)
+def _leave(error: Exception, code: int) -> NoReturn:
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    click.echo(f"persistence: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 

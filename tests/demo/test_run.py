@@ -122,11 +122,21 @@ def test_a_supervisor_that_leaves_by_itself_ends_the_demo(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
-def test_an_impossible_time_is_refused(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_time_is_refused(
+    seconds: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["demo", "--seconds", seconds])
     with pytest.raises(SystemExit) as caught:
         demo.__main__.main()
     assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--fast"], ["demo.exchange"], ["demo.bot"], ["demo.bot", "gambler"]])
+def test_a_wrong_use_is_one_line(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -432,13 +432,21 @@ def test_a_socket_path_that_is_too_long_is_refused_before_anything_is_made(data_
         (["--endpoint", "tcp://0.0.0.0:5757"], "--curve-dir"),
         (["--endpoint", "udp://x"], "no endpoint"),
         (["--log-level", "loud"], "loud"),
+        (["--loud"], "no such option"),
+        (["extra"], "extra"),
         (["--endpoint", "tcp://127.0.0.1:5757", "--runtime-dir", "/x"], "--runtime-dir"),
     ],
 )
 def test_impossible_settings_are_one_line(data_dir: Path, arguments: list[str], word: str) -> None:
     code, errors = start_and_fail("--data-dir", str(data_dir), *arguments)
     assert code == 2
-    assert_one_line(errors, word)
+    assert_one_line(errors.lower(), word)
+
+
+def test_a_start_without_a_data_directory_is_one_line() -> None:
+    code, errors = start_and_fail()
+    assert code == 2
+    assert_one_line(errors, "--data-dir")
 
 
 def test_ten_kills_in_a_row_lose_nothing_durable(persistence: PersistenceProcess, session: RawSession) -> None:
