@@ -32,7 +32,7 @@ HEADER_BYTES = 32
 ALIGNMENT = 8
 NONCE_BYTES = 8
 SEGMENT_SUFFIX = ".log"
-REMEDY = "Restore the data directory from a backup, or see 'refuses to start' in docs/recovery.md."
+REMEDY = "Restore the data directory from a backup, or see 'What a refusal says' in docs/recovery.md."
 
 _PREFIX = Struct("<4sI")
 _BODY = Struct("<8sQQ")

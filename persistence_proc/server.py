@@ -108,6 +108,8 @@ class Server:
         self._router = self._context.socket(zmq.ROUTER)
         self._pull = self._context.socket(zmq.PULL)
         endpoint = self._settings.endpoint
+        if endpoint.directory is None and not self._access.checks_users:
+            log.warning("%s is open to every user of this machine: there is no --curve-dir", endpoint.address)
         for socket, address in ((self._router, endpoint.requests), (self._pull, endpoint.deltas)):
             socket.maxmsgsize = MAX_MESSAGE_BYTES
             socket.rcvhwm, socket.sndhwm = RECEIVE_HIGH_WATER, SEND_HIGH_WATER

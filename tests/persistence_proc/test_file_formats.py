@@ -6,10 +6,11 @@ import pickle
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from persistence_proc.catalog import Catalog, Commit
-from persistence_proc.journal_format import decode_frame, frames_in
+from persistence_proc.catalog import Catalog, Commit, Generation, MapEntry, NamespaceEntry
+from persistence_proc.journal_format import decode_frame, encode_frame, encode_payload, frames_in
 from persistence_proc.paths import decode_store
 from persistence_proc.pickle_file import Trailer, load_map
 from protocol.changes import INSERT, decode_changes
@@ -51,6 +52,22 @@ def test_the_example_of_a_journal() -> None:
     assert catalog == Catalog(STORE, [], [], [])
     assert isinstance(commit, Commit)
     assert commit.sections[0].changes == [(INSERT, "m", KEY, VALUE)]
+
+
+def test_the_example_of_a_journal_is_what_is_written_today() -> None:
+    data = example("journal")
+    frames = list(frames_in(memoryview(data)))
+    again = [encode_frame(f.nonce, f.lsn, encode_payload(decode_frame("log", f))) for f in frames]
+    assert b"".join(again) == data
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("Namespace", NamespaceEntry), ("Map", MapEntry), ("Generation", Generation)]
+)
+def test_the_page_names_every_field(name: str, kind: type[msgspec.Struct]) -> None:
+    named = re.search(rf"^{name} *= {{(.*?)}}(?:  |$)", PAGE, re.DOTALL | re.MULTILINE)
+    assert named
+    assert tuple(re.findall(r'"(\w+)"', named[1])) == kind.__struct_fields__
 
 
 def test_the_example_of_a_map_file(tmp_path: Path) -> None:

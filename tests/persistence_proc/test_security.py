@@ -150,6 +150,11 @@ def test_keys_that_can_not_be_used_are_named_in_one_line(address: str, data_dir:
     assert done.stderr.count("\n") == 1
 
 
+def test_tcp_without_keys_says_that_everybody_here_may_connect(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir, "--endpoint", f"tcp://127.0.0.1:{two_free_ports()}") as persistence:
+        assert "open to every user of this machine" in persistence.errors()
+
+
 @pytest.mark.parametrize("name", ["stranger", None])
 def test_who_is_not_listed_gets_no_answer(address: str, curve_dir: Path, name: str | None) -> None:
     with Client(address, curve_dir, name) as client, Client(address, curve_dir, "admin") as admin:
