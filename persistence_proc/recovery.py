@@ -20,15 +20,9 @@ from persistence_proc.catalog import Catalog, Commit, Generation, MapEntry, MapK
 from persistence_proc.journal import Journal, JournalContents, read_journal
 from persistence_proc.paths import STORE_ID_BYTES, TEMPORARY_SUFFIX, Paths, decode_store, encode_store
 from persistence_proc.pickle_file import Trailer, load_map, save_map
+from persistence_proc.quarantine import Quarantine
 from persistence_proc.recovery_table import Action, Case, FileState, JournalState, Life, decide
-from persistence_proc.survey import (
-    FoundMap,
-    Knowledge,
-    map_files,
-    quarantine_path,
-    read_knowledge,
-    survey,
-)
+from persistence_proc.survey import FoundMap, Knowledge, map_files, read_knowledge, survey
 from protocol.changes import DROP, apply_change
 from protocol.disk import Disk
 from protocol.errors import Damaged, ForeignStore, StateWentBack
@@ -126,6 +120,7 @@ class _Recovery:
     def __init__(self, disk: Disk, paths: Paths, contents: JournalContents, progress: Callable[[int], None]) -> None:
         self.disk, self.paths, self.contents, self.progress = disk, paths, contents, progress
         self.notes: list[str] = []
+        self.quarantine = Quarantine(disk, paths, self.notes)
         self.known: Knowledge = read_knowledge(contents)
 
     def run(self, accepted: frozenset[str]) -> Recovered:
@@ -139,9 +134,9 @@ class _Recovery:
         maps = self._load(found)
         self._replay(maps)
         self._clear_temporaries()
-        self._keep_journal_damage()
+        self.quarantine.keep_journal_damage(self.contents)
         for one in found:
-            self._set_aside(one)
+            self.quarantine.keep_unused(one)
             if one.action is Action.REFUSE_NAMESPACE and one.key[0] in accepted:
                 self._give_up(one)
         self._save(maps)
@@ -257,48 +252,11 @@ class _Recovery:
                 if name.endswith(TEMPORARY_SUFFIX):
                     self.disk.unlink(os.path.join(folder, name))
 
-    def _keep_journal_damage(self) -> None:
-        torn = self.contents.torn
-        if torn is not None:
-            self.disk.mkdir(self.paths.quarantine)
-            name = f"{os.path.basename(torn.path)}.{torn.offset}.torn"
-            data = self.disk.read_file(torn.path)[torn.offset : torn.offset + torn.length]
-            self.disk.replace_file(os.path.join(self.paths.quarantine, name), data)
-            self.notes.append(
-                f"{torn.path}: a torn frame of {torn.length} bytes at byte {torn.offset}; nobody was told of it"
-            )
-        if self.contents.damage is not None:
-            self.notes.append(f"an old part of the journal that nothing needs any more: {self.contents.damage}")
-        for path in self.contents.unusable:
-            self._quarantine(path)
-
-    def _set_aside(self, one: FoundMap) -> None:
-        """Move away what something better stands in for, or what belongs nowhere."""
-        if one.action in (Action.NOTHING, Action.REFUSE_NAMESPACE):
-            return
-        for file in (one.current, one.previous):
-            superseded = file.state in (FileState.GOOD, FileState.BEHIND) and file is one.previous
-            in_use = file is one.current and one.action is Action.LOAD_CURRENT
-            if file.present and not superseded and not in_use:
-                self.notes.append(f"{file.path} {file.problem}")
-                self._quarantine(file.path)
-
     def _give_up(self, one: FoundMap) -> None:
         """Drop a map that is lost; what there is of its files is kept."""
-        for file in (one.current, one.previous):
-            if file.present:
-                self._quarantine(file.path)
+        self.quarantine.keep_all(one)
         self.known.books.note(self.known.last_lsn + 1, *one.key, DROP)
         self.notes.append(f"map {'/'.join(one.key)} is given up: {one.problems}")
-
-    def _quarantine(self, path: str) -> None:
-        self.disk.mkdir(self.paths.quarantine)
-        target = quarantine_path(self.disk, self.paths, path)
-        self.disk.replace(path, target)
-        self.disk.fsync_dir(self.paths.quarantine)
-        self.disk.fsync_dir(os.path.dirname(path))
-        self.disk.fsync_dir(self.paths.data_dir)
-        self.notes.append(f"{path} is kept as {target}")
 
     def _save(self, maps: dict[MapKey, RecoveredMap]) -> None:
         """Write every map that is newer than its file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from typing import NamedTuple
 
 from persistence_proc.catalog import Books, Catalog, Generation, MapEntry, MapKey
@@ -158,12 +157,3 @@ def _examine(disk: Disk, path: str, known: Knowledge, key: MapKey, recorded: Gen
 
 def _copy(entry: MapEntry) -> MapEntry:
     return MapEntry(entry.namespace, entry.name, entry.incarnation, entry.last_change)
-
-
-def quarantine_path(disk: Disk, paths: Paths, path: str) -> str:
-    """A free name in the quarantine for a file of the data directory."""
-    stem = os.path.relpath(path, paths.data_dir).replace(os.sep, "-")
-    number = 1
-    while disk.exists(os.path.join(paths.quarantine, f"{stem}.{number}")):
-        number += 1
-    return os.path.join(paths.quarantine, f"{stem}.{number}")
