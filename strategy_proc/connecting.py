@@ -110,6 +110,8 @@ class _Connecting:
         self.timeout, self.takeover, self.keys = timeout, takeover, keys
         self.deadline = time.monotonic() + timeout
         self.disk = Disk()
+        self.failure: type[OutliveError] = PersistenceUnavailable
+        """What it is when time runs out."""
 
     def run(self, codec: ValueCodec) -> Session:
         endpoint = self._find_endpoint()
@@ -191,15 +193,15 @@ class _Connecting:
             answer = client.ask(self._request(outbox, attempt), max(min(patience, self._remaining()), RETRY))
             if answer is None:
                 patience *= 2
+                self.failure = PersistenceUnavailable
             elif isinstance(answer[0], Opened):
                 return answer[0], answer[1]
             elif isinstance(answer[0], Refused):
                 reason = self._refused(answer[0], outbox)
                 time.sleep(RETRY)
             if self._remaining() <= 0:
-                kind = NamespaceInUse if "alive" in reason else PersistenceUnavailable
                 where = self.address or self.data_dir
-                raise kind(f"the persistence process of {where} did not open {self.namespace!r}: {reason}")
+                raise self.failure(f"the persistence process of {where} did not open {self.namespace!r}: {reason}")
 
     def _request(self, outbox: Outbox, attempt: int) -> Open:
         contents, identity = outbox.contents, outbox.identity
@@ -213,13 +215,13 @@ class _Connecting:
         """Raise if it is final; else the reason, for when time runs out."""
         if refused.code in _FINAL:
             raise _FINAL[refused.code](refused.message)
+        alive = refused.code == RefusedCode.SESSION_ALIVE
+        self.failure = NamespaceInUse if alive else PersistenceUnavailable
         if refused.code == RefusedCode.STALE_OPEN:
             outbox.skip_life(refused.number)
         elif refused.code == RefusedCode.RECOVERING:
             self.deadline = max(self.deadline, time.monotonic() + self.timeout)
-        elif refused.code == RefusedCode.SESSION_ALIVE:
-            return f"its present session is alive: {refused.message}"
-        return refused.message
+        return f"its present session is alive: {refused.message}" if alive else refused.message
 
     def _remaining(self) -> float:
         return self.deadline - time.monotonic()

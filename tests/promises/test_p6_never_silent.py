@@ -200,6 +200,15 @@ def test_a_data_directory_open_to_others_is_refused(data_dir: Path) -> None:
         connect("bot", data_dir=data_dir, timeout=0.1)
 
 
+def test_a_silent_process_is_unavailable_whatever_the_folder_is_called(data_dir: Path) -> None:
+    store = folder(data_dir, "alive")
+    with PersistenceProcess(store) as persistence:
+        persistence.stop()
+        with pytest.raises(PersistenceUnavailable, match="does not answer"):
+            connect("bot", data_dir=store, timeout=0.2)
+        persistence.cont()
+
+
 def test_the_persistence_process_away_at_start_is_named_and_no_bot_starts_empty(data_dir: Path) -> None:
     with pytest.raises(PersistenceUnavailable, match="python -m persistence_proc"):
         connect("bot", data_dir=data_dir, timeout=0.1)
