@@ -15,7 +15,7 @@ Maps = tuple[dict[Any, Any], dict[Any, Any]]
 
 
 def step(n: int, maps: Maps, transaction: Callable[[], AbstractContextManager[Any]]) -> None:
-    """The n-th change: puts, updates, deletes, moves, and transactions over both maps."""
+    """The n-th step, at most one change: puts, updates, deletes, moves, and transactions over both maps."""
     left, right = maps
     kind = n % 7
     if kind < 3:
@@ -33,8 +33,9 @@ def step(n: int, maps: Maps, transaction: Callable[[], AbstractContextManager[An
             right[n % 17] = moved
     elif n % 700 == 6:
         right.clear()
-    else:
+    elif n % 14 == 6:
         right[("order", n)] = n
+    else:
         right.pop(("order", n - 7), None)
 
 
@@ -46,22 +47,15 @@ def model(k: int) -> Maps:
     return maps
 
 
-def steps_in(maps: Maps, returned: int, most: int = 2) -> int | None:
-    """The k, from `returned` to `returned + most`, after whose steps the maps are as they are; None: no prefix."""
+def steps_in(maps: Maps, returned: int) -> int | None:
+    """The k after whose steps the maps are as they are, or None: no prefix that holds all that had returned.
+
+    A worker says each step before it makes the next, so k is `returned`, or one more that it could not say.
+    """
     expected = model(returned)
-    for k in range(returned, returned + most + 1):
+    for k in (returned, returned + 1):
         if k > returned:
             step(k, expected, nullcontext)
         if [list(m.items()) for m in expected] == [list(m.items()) for m in maps]:
             return k
     return None
-
-
-def half_steps_in(maps: Maps, returned: int) -> bool:
-    """The last branch of `step` makes two changes; a kill between them leaves a state that is right as well."""
-    left, right = model(returned)
-    n = returned + 1
-    if n % 7 == 6 and n % 700 != 6:
-        right[("order", n)] = n
-        return [list(left.items()), list(right.items())] == [list(m.items()) for m in maps]
-    return False
