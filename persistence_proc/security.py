@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ SERVER_KEY, CLIENTS_FILE = "server", "clients.toml"
 EVERY_NAMESPACE = "*"
 _ZAP_DOMAIN = "outlive"
 _KEY_CHARACTERS = 40
+PROBE_SECONDS = 0.2  # a tool that only asks whether a lock is held has it for microseconds: that is no owner
 
 
 class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,10 +154,19 @@ def take_lock(disk: Disk, path: str, what: str) -> int:
     Taken before any socket is bound: binding an ipc address takes it away from whoever has it, silently.
     """
     fd = disk.open(path, os.O_RDWR | os.O_CREAT)
+    until = time.monotonic() + PROBE_SECONDS
+    while not _locked(fd):
+        if time.monotonic() > until:
+            disk.close(fd)
+            holders = ", ".join(map(str, lock_holders(path))) or "unknown"
+            raise StoreInUse(f"{what} is in use by another persistence process (pid {holders})")
+        time.sleep(PROBE_SECONDS / 20)
+    return fd
+
+
+def _locked(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        disk.close(fd)
-        holders = ", ".join(map(str, lock_holders(path))) or "unknown"
-        raise StoreInUse(f"{what} is in use by another persistence process (pid {holders})") from None
-    return fd
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -13,10 +14,11 @@ import pytest
 import zmq
 import zmq.auth
 
-from persistence_proc.security import load_access
+from persistence_proc.security import load_access, take_lock
 from protocol.changes import encode_changes
+from protocol.disk import Disk
 from protocol.endpoints import parse_endpoint
-from protocol.errors import ConfigError, InsecureDirectory
+from protocol.errors import ConfigError, InsecureDirectory, StoreInUse
 from protocol.frames import encode_record
 from protocol.messages import Delta, Opened, Refused, RefusedCode, Reply, Status, StatusReport, decode_reply, encode
 from strategy_proc import connect
@@ -182,3 +184,20 @@ def test_a_missing_list_and_a_readable_folder_are_refused(data_dir: Path) -> Non
     os.chmod(data_dir, 0o755)
     with pytest.raises(InsecureDirectory, match="0755"):
         load_access(str(data_dir))
+
+
+def test_a_tool_that_only_asks_whether_the_lock_is_held_does_not_keep_a_process_from_starting(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(data_dir / "LOCK")
+    asking = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(asking, fcntl.LOCK_EX)
+    monkeypatch.setattr("persistence_proc.security.time.sleep", lambda _: os.close(asking))
+    os.close(take_lock(Disk(), path, "a store"))
+
+
+def test_an_owner_keeps_a_second_process_out(data_dir: Path) -> None:
+    fd = take_lock(Disk(), str(data_dir / "LOCK"), "a store")
+    with pytest.raises(StoreInUse, match=f"a store is in use .*{os.getpid()}"):
+        take_lock(Disk(), str(data_dir / "LOCK"), "a store")
+    os.close(fd)
