@@ -16,7 +16,7 @@ run: $(VENV)/.ready        ## the demo: two bots on real prices, killed at rando
 	@$(BIN)/python -m demo
 
 test: $(VENV)/.ready       ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.ready      ## lint and types
 	@$(BIN)/ruff check .

@@ -14,6 +14,8 @@ import pytest
 
 from tests.waiting import wait_until
 
+pytest_plugins = ["tests.lab.plugin"]
+
 SETTLE = 5.0  # seconds that a thread or child, already told to end, gets to do so
 
 

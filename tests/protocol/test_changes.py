@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from protocol.changes import CLEAR, DELETE, DROP, INSERT, REPLACE, apply_change, decode_changes, encode_changes
 from protocol.errors import MalformedMessage
 from protocol.keys import encode_key
+from tests.naming import shown
 
 A, B = encode_key("a"), encode_key(("b", 1))
 ONE_OF_EACH = [
@@ -33,7 +34,7 @@ def test_changes_come_back_as_they_were() -> None:
         "change", None,
         (-1, "m", A, b"1"),
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_a_change_that_makes_no_sense_is_malformed(change: object) -> None:
     data = msgspec.msgpack.encode([ONE_OF_EACH[0], change])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from protocol.errors import ChangeTooLarge, KeyRefused, MalformedMessage
 from protocol.keys import decode_key, decode_keys, encode_key, is_key, join_keys
 from protocol.limits import MAX_KEY_BYTES
+from tests.naming import shown
 
 
 class Word(StrEnum):
@@ -65,7 +66,7 @@ def test_keys_joined_are_told_apart_again(many: list[Any]) -> None:
     "key",
     [True, False, 1.0, None, [], {}, Word.YES, Text("a"), Number(1), bytearray(b"a"), frozenset(), ("a", True),
      ("a", ("b", 1.5)), (Text("a"),), object(), memoryview(b"a")],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_other_types_and_subclasses_are_refused_by_name(key: Any) -> None:
     with pytest.raises(KeyRefused, match="must be a str, int, bytes or a tuple"):
@@ -97,7 +98,7 @@ def test_a_tuple_nested_too_deep_is_refused() -> None:
         b"M\x05\x00", b"J\x05\x00\x00\x00", b"X\x01\x00\x00\x00a", b"\x8a\x01\x05", b"\x8a\x00", b"(K\x01t",
         b"N", b"\x88", b"G" + bytes(8), b"}", b"]", b"cos\nsystem\n", b"\x8c\x01\xff", b"\x8c\x01a.", b")\x94",
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_what_is_no_key_or_not_its_canonical_form_is_malformed(data: bytes) -> None:
     assert not is_key(data)

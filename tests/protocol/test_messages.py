@@ -31,6 +31,7 @@ from protocol.messages import (
     encode,
     encode_items,
 )
+from tests.naming import shown
 
 OPEN = Open(
     namespace="n", identity=bytes(16), life=1, attempt=2, boot_id="b", host="h", pid=3, store_id=b"", epoch=4,
@@ -137,7 +138,7 @@ def test_mutated_items_raise_malformed_only(items: dict[bytes, bytes], data: st.
     ("parts", "entries"),
     [((), 0), ((b"",), 0), ((b"", b""), 0), ((b"", b"", b""), 0), ((b"", b"", b"123"), 1), ((b"", b"", b"1234"), 0),
      ((b"", b"", bytes(8)), -1), ((b"a", b"b", bytes(8)), 1), ((b"", b"", bytes(4), b"more"), 0)],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_parts_that_do_not_fit_together_are_malformed(parts: tuple[bytes, ...], entries: int) -> None:
     with pytest.raises(MalformedMessage):

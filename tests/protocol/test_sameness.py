@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from protocol.sameness import same
+from tests.naming import shown
 from tests.protocol import shapes
 
 
@@ -41,7 +42,7 @@ def loop(first: int) -> list[Any]:
         (Decimal("NaN"), Decimal("NaN")), (loop(1), loop(1)), (ArrayLike(1, 2), ArrayLike(1, 2)),
         ([shapes.NoEquality([])], [shapes.NoEquality([])]), ({math.nan}, {float("nan")}),
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_the_same(a: Any, b: Any) -> None:
     assert same(a, b)
@@ -55,7 +56,7 @@ def test_the_same(a: Any, b: Any) -> None:
         (shapes.LossyList([1]), shapes.LossyList()), (shapes.Moody(1), shapes.Moody(2)), ({"a": 1}, {"b": 1}),
         (shapes.Fill(symbol="a", price=Decimal(1)), shapes.Fill(symbol="b", price=Decimal(1))), (object, int),
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_not_the_same(a: Any, b: Any) -> None:
     assert not same(a, b)

@@ -35,7 +35,7 @@ PLAIN_VALUES = [
     datetime(2024, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")),
     date(2024, 1, 2), time(1, 2, tzinfo=timezone(timedelta(hours=2))), timedelta(days=-1),
     ZoneInfo("America/New_York"),
-    uuid.UUID(int=5), uuid.uuid4(), Fraction(1, 3), Path("/tmp/x"), PurePath("a/b"),
+    uuid.UUID(int=5), uuid.uuid5(uuid.NAMESPACE_DNS, "a"), Fraction(1, 3), Path("/tmp/x"), PurePath("a/b"),
     ip_address("10.0.0.1"), ip_address("::1"),
     OrderedDict(a=1), deque([1, 2], maxlen=3), Counter("aab"), defaultdict(list, {"a": [1]}),
 ]  # fmt: skip
