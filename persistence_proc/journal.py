@@ -96,7 +96,7 @@ class Journal:
                 disk.unlink(path)
             elif first is not None:
                 journal._segments.append((first, path))
-                journal._bytes_before[path] = os.path.getsize(path)
+                journal._bytes_before[path] = disk.file_bytes(path)
         if journal._segments and journal._segments[-1][0] >= lsn:
             raise ValueError(f"LSN {lsn} is not behind the segment {journal._segments[-1][1]}")
         disk.fsync_dir(os.path.dirname(folder) or ".")

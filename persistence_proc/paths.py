@@ -59,7 +59,7 @@ class Paths:
         if not disk.exists(self.data_dir):
             return []
         names = [name for name in disk.listdir(self.data_dir) if is_namespace(name)]
-        return [name for name in names if os.path.isdir(self.namespace(name))]
+        return [name for name in names if disk.is_dir(self.namespace(name))]
 
 
 def current_path(folder: str, map_name: str) -> str:

@@ -54,6 +54,9 @@ class Disk:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
+    def file_size(self, path: str) -> int:
+        return os.stat(path).st_size
+
     def truncate(self, fd: int, length: int) -> None:
         os.ftruncate(fd, length)
 
@@ -132,6 +135,16 @@ class Disk:
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
+
+    def is_directory(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def is_dir(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def file_bytes(self, path: str) -> int:
+        """The length of the file `path`."""
+        return os.path.getsize(path)
 
     def listdir(self, path: str) -> list[str]:
         return sorted(os.listdir(path))

@@ -370,6 +370,14 @@ class MemoryDisk(Disk):
                 return False
             return True
 
+    def is_dir(self, path: str) -> bool:
+        with self._lock:
+            return self.exists(path) and isinstance(self._node(path), Folder)
+
+    def file_bytes(self, path: str) -> int:
+        with self._lock:
+            return len(self._file(path).written)
+
     def listdir(self, path: str) -> list[str]:
         with self._lock:
             return sorted(self._folder(path).names)

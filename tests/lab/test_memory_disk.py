@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from persistence_proc.recovery import recover
 from tests.lab.memory_disk import MemoryDisk, ShortWrite
 
 
@@ -102,6 +103,18 @@ def test_a_short_write_leaves_its_first_bytes() -> None:
         disk.pwrite(fd, b"abc", 0)
     disk.on_call = lambda name, path: None
     assert contents(disk, "/a") == b"ab"
+
+
+def test_a_store_on_it_is_recovered_with_no_look_at_the_real_disk() -> None:
+    disk = MemoryDisk()
+    first = recover(disk, "/state")
+    first.journal.close()
+    disk.mkdir("/state/bot")
+    disk.write_file("/state/bot/stray.pkl", b"no map file")
+    again = recover(disk, "/state")
+    again.journal.close()
+    assert again.next_lsn == first.next_lsn + 1
+    assert disk.listdir("/state/quarantine") == ["bot-stray.pkl.1"], "a folder on this disk was not looked into"
 
 
 def fail_at(call: str):  # type: ignore[no-untyped-def]
