@@ -54,8 +54,8 @@ class Disk:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
-    def file_size(self, path: str) -> int:
-        return os.stat(path).st_size
+    def size_of(self, path: str) -> int:
+        return os.path.getsize(path)
 
     def truncate(self, fd: int, length: int) -> None:
         os.ftruncate(fd, length)
@@ -136,15 +136,15 @@ class Disk:
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
 
-    def is_directory(self, path: str) -> bool:
-        return os.path.isdir(path)
-
     def is_dir(self, path: str) -> bool:
         return os.path.isdir(path)
 
     def file_bytes(self, path: str) -> int:
         """The length of the file `path`."""
         return os.path.getsize(path)
+
+    def is_dir(self, path: str) -> bool:
+        return os.path.isdir(path)
 
     def listdir(self, path: str) -> list[str]:
         return sorted(os.listdir(path))
