@@ -54,9 +54,6 @@ class Disk:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
-    def size_of(self, path: str) -> int:
-        return os.path.getsize(path)
-
     def truncate(self, fd: int, length: int) -> None:
         os.ftruncate(fd, length)
 
@@ -142,9 +139,6 @@ class Disk:
     def file_bytes(self, path: str) -> int:
         """The length of the file `path`."""
         return os.path.getsize(path)
-
-    def is_dir(self, path: str) -> bool:
-        return os.path.isdir(path)
 
     def listdir(self, path: str) -> list[str]:
         return sorted(os.listdir(path))

@@ -276,10 +276,6 @@ class MemoryDisk(Disk):
         with self._lock:
             return len(self._open[fd][0].written)
 
-    def size_of(self, path: str) -> int:
-        with self._lock:
-            return len(self._file(path).written)
-
     def truncate(self, fd: int, length: int) -> None:
         with self._lock:
             self._call("truncate", self._open[fd][1])
@@ -381,10 +377,6 @@ class MemoryDisk(Disk):
     def file_bytes(self, path: str) -> int:
         with self._lock:
             return len(self._file(path).written)
-
-    def is_dir(self, path: str) -> bool:
-        with self._lock:
-            return self.exists(path) and isinstance(self._node(path), Folder)
 
     def listdir(self, path: str) -> list[str]:
         with self._lock:
