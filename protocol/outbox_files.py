@@ -127,7 +127,7 @@ def _join(
                 raise Damaged(segment.path, 0, "a segment repeats an older part of the chain", _remedy(namespace))
             chain = [r for r in chain if r.seq <= segment.base]
         expected = max(chain[-1].seq if chain else 0, acked)
-        if segment.base > expected and (chain or acked):
+        if segment.base > expected:
             if same_boot or synced > expected:
                 what = f"changes {expected + 1} to {segment.base} are missing before this segment"
                 raise Damaged(segment.path, 0, what, _remedy(namespace))

@@ -180,6 +180,20 @@ def test_a_segment_that_a_power_cut_emptied_sets_the_later_ones_aside(lives: Liv
     assert seqs(contents.set_aside) == [outbox.seq]
 
 
+def test_a_power_cut_that_empties_the_first_segment_of_a_new_namespace_sets_the_rest_aside(lives: Lives) -> None:
+    """Nothing was ever acknowledged: a chain that begins at change 2 is as unusable as one that lacks its middle."""
+    outbox = lives.start()
+    while len(outbox._sealed) < 1:
+        put(outbox, size=50_000)
+    path = lives.segments()[0]
+    overwrite(path, places(path)[0], bytes(path.stat().st_size - places(path)[0]))
+    contents = lives.read(OTHER_BOOT)
+    assert contents.records == []
+    assert seqs(contents.set_aside) == [outbox.seq]
+    with pytest.raises(Damaged, match="missing"):
+        lives.read()
+
+
 def test_after_a_power_cut_everything_counts_as_shipped(lives: Lives) -> None:
     outbox = lives.start()
     put(outbox, 5)
