@@ -21,11 +21,14 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
 
 from protocol.disk import Disk
+from tests.lab import power_cuts
+from tests.lab.medium import SECTOR, File, Folder, Node, Renaming, fingerprint
+from tests.lab.power_cuts import Unread
 
-SECTOR = 512
+__all__ = ["MemoryDisk", "Moment", "ShortWrite", "fingerprint"]
+
 FIRST_FD = 1_000_000  # no descriptor of the kernel's: to use one without the disk is an error
 
 
@@ -35,125 +38,6 @@ class ShortWrite(OSError):
     def __init__(self, number: int, written: int) -> None:
         super().__init__(number, os.strerror(number))
         self.written = written
-
-
-class Change:
-    """Something done to a file or a directory that no sync has made durable. `unit`s of it survive each on its own."""
-
-    __slots__ = ("at", "data", "length", "made", "name", "node")
-
-    def __init__(self, *, at: int = 0, data: bytes = b"", length: int = -1, name: str = "", made: str = "",
-                 node: Node | None = None) -> None:  # fmt: skip
-        self.at, self.data, self.length = at, data, length
-        """A write of `data` at `at`; or, with `length` >= 0, a truncation."""
-        self.name, self.made, self.node = name, made, node
-        """In a directory: `name` is gone (if not empty), `made` (if not empty) now names `node`."""
-
-
-class File:
-    def __init__(self) -> None:
-        self.written = bytearray()
-        """What reads give."""
-        self.durable = b""
-        self.pending: list[Change] = []
-        self.adrift: list[Change] = []
-        """Dropped by a failed sync: read back as written, never made durable by a later sync."""
-
-    def add(self, change: Change) -> None:
-        self.pending.append(change)
-        put(self.written, change)
-
-    def sync(self) -> None:
-        content = bytearray(self.durable)
-        for change in self.pending:
-            put(content, change)
-        self.adrift = [one for one in self.adrift if not any(_overlap(one, new) for new in self.pending)]
-        self.durable, self.pending = bytes(content), []
-
-    def drop(self) -> None:
-        self.adrift += _sectors(self.pending)
-        self.pending = []
-
-    def copy(self, memo: dict[int, Node]) -> File:
-        if id(self) not in memo:
-            other = memo[id(self)] = File()
-            other.written, other.durable = bytearray(self.written), self.durable
-            other.pending, other.adrift = list(self.pending), list(self.adrift)
-        found = memo[id(self)]
-        assert isinstance(found, File)
-        return found
-
-
-class Folder:
-    def __init__(self) -> None:
-        self.names: dict[str, Node] = {}
-        self.durable: dict[str, Node] = {}
-        self.pending: list[Change] = []
-
-    def add(self, change: Change) -> None:
-        self.pending.append(change)
-        rename(self.names, change)
-
-    def sync(self) -> None:
-        for change in self.pending:
-            rename(self.durable, change)
-        self.pending = []
-
-    def drop(self) -> None:
-        """A directory's sync that fails leaves its changes to chance, as before."""
-
-    def copy(self, memo: dict[int, Node]) -> Folder:
-        if id(self) in memo:
-            found = memo[id(self)]
-            assert isinstance(found, Folder)
-            return found
-        other = Folder()
-        memo[id(self)] = other
-        other.names = {name: node.copy(memo) for name, node in self.names.items()}
-        other.durable = {name: node.copy(memo) for name, node in self.durable.items()}
-        other.pending = [
-            Change(name=one.name, made=one.made, node=one.node.copy(memo) if one.node else None) for one in self.pending
-        ]
-        return other
-
-
-Node = File | Folder
-
-
-def put(content: bytearray, change: Change) -> None:
-    if change.length >= 0:
-        del content[change.length :]
-        content.extend(bytes(change.length - len(content)))
-        return
-    content.extend(bytes(max(0, change.at - len(content))))
-    content[change.at : change.at + len(change.data)] = change.data
-
-
-def rename(names: dict[str, Node], change: Change) -> None:
-    names.pop(change.name, None)
-    if change.made and change.node is not None:
-        names[change.made] = change.node
-
-
-def _sectors(changes: list[Change]) -> list[Change]:
-    """The writes among `changes` cut where a torn write can tear; truncations as they are."""
-    out = []
-    for one in changes:
-        if one.length >= 0:
-            out.append(one)
-            continue
-        at = one.at
-        while at < one.at + len(one.data):
-            end = min((at // SECTOR + 1) * SECTOR, one.at + len(one.data))
-            out.append(Change(at=at, data=one.data[at - one.at : end - one.at]))
-            at = end
-    return out
-
-
-def _overlap(one: Change, other: Change) -> bool:
-    if other.length >= 0:
-        return one.at >= other.length
-    return one.at < other.at + len(other.data) and other.at < one.at + max(1, len(one.data))
 
 
 class Mapping(mmap.mmap):
@@ -193,7 +77,7 @@ class MemoryDisk(Disk):
                 if stored != file.written[: len(stored)]:
                     for at in range(0, len(stored), SECTOR):
                         if stored[at : at + SECTOR] != file.written[at : at + SECTOR]:
-                            file.add(Change(at=at, data=stored[at : at + SECTOR]))
+                            file.put(at, stored[at : at + SECTOR])
 
     def _call(self, name: str, path: str) -> None:
         self.harvest()
@@ -234,12 +118,12 @@ class MemoryDisk(Disk):
             if name not in folder.names:
                 if not flags & os.O_CREAT:
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-                folder.add(Change(made=name, node=File()))
+                folder.add(Renaming("", name, File()))
             elif flags & os.O_EXCL:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
             file = self._file(path)
             if flags & os.O_TRUNC:
-                file.add(Change(length=0))
+                file.truncate(0)
             fd = next(self._fds)
             self._open[fd] = file, path, 0
             return fd
@@ -262,9 +146,9 @@ class MemoryDisk(Disk):
         try:
             self._call(name, path)
         except ShortWrite as short:
-            file.add(Change(at=at, data=data[: short.written]))
+            file.put(at, data[: short.written])
             raise
-        file.add(Change(at=at, data=data))
+        file.put(at, data)
         return len(data)
 
     def read_file(self, path: str) -> bytes:
@@ -279,14 +163,14 @@ class MemoryDisk(Disk):
     def truncate(self, fd: int, length: int) -> None:
         with self._lock:
             self._call("truncate", self._open[fd][1])
-            self._open[fd][0].add(Change(length=length))
+            self._open[fd][0].truncate(length)
 
     def preallocate(self, fd: int, length: int) -> None:
         with self._lock:
             file, path, _ = self._open[fd]
             self._call("preallocate", path)
             if len(file.written) < length:
-                file.add(Change(length=length))
+                file.truncate(length)
 
     def zero_fill(self, fd: int, length: int) -> None:
         with self._lock:
@@ -342,10 +226,10 @@ class MemoryDisk(Disk):
             if other.names.get(made) is node:
                 return  # two names of one file: POSIX does nothing
             if folder is other:
-                folder.add(Change(name=name, made=made, node=node))
+                folder.add(Renaming(name, made, node))
             else:
-                other.add(Change(made=made, node=node))
-                folder.add(Change(name=name))
+                other.add(Renaming("", made, node))
+                folder.add(Renaming(name))
 
     def link_or_copy(self, source: str, target: str) -> None:
         with self._lock:
@@ -353,14 +237,14 @@ class MemoryDisk(Disk):
             folder, name = self._place(target)
             if name in folder.names:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-            folder.add(Change(made=name, node=self._file(source)))
+            folder.add(Renaming("", name, self._file(source)))
 
     def unlink(self, path: str) -> None:
         with self._lock:
             self._call("unlink", path)
             self._file(path)
             folder, name = self._place(path)
-            folder.add(Change(name=name))
+            folder.add(Renaming(name))
 
     def exists(self, path: str) -> bool:
         with self._lock:
@@ -387,7 +271,7 @@ class MemoryDisk(Disk):
             self._call("mkdir", path)
             folder, name = self._place(path)
             if name not in folder.names:
-                folder.add(Change(made=name, node=Folder()))
+                folder.add(Renaming("", name, Folder()))
 
     def rmdir(self, path: str) -> None:
         with self._lock:
@@ -395,11 +279,7 @@ class MemoryDisk(Disk):
             if self._folder(path).names:
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
             folder, name = self._place(path)
-            folder.add(Change(name=name))
-
-
-Choice = tuple[int, str]
-"""An un-synced unit by its number, and what is left of it: "kept", and for a growing file also "zeros", "garbage"."""
+            folder.add(Renaming(name))
 
 
 class Moment:
@@ -412,131 +292,27 @@ class Moment:
         """Everything written is there; what was not synced still is not."""
         return MemoryDisk(self._root.copy({}))
 
-    def units(self) -> list[tuple[Node, Change, tuple[str, ...]]]:
-        """All that may survive a cut or not, each with the ways in which it may."""
-        found: list[tuple[Node, Change, tuple[str, ...]]] = []
-        for node in _nodes(self._root):
-            if isinstance(node, Folder):
-                found += [(node, change, ("kept",)) for change in node.pending]
-                continue
-            for change in (*node.adrift, *_sectors(node.pending)):
-                grows = change.length < 0 and change.at >= len(node.durable)
-                found.append((node, change, ("kept", "zeros", "garbage") if grows else ("kept",)))
-        return found
+    def cuts(self, limit: int, unread: Unread = lambda name: False) -> int | None:
+        """How many states a power cut may leave; None if more than `limit`."""
+        return power_cuts.count(self._root, limit, unread)
 
-    def after_power_cuts(self, limit: int, chance: random.Random) -> Iterator[MemoryDisk]:
-        """Each state that a cut may leave, once: all of them where there are at most `limit`, else nothing unsynced,
-        everything, each prefix, each unit alone, all but each, and by chance up to `limit`.
+    def after_power_cuts(
+        self, limit: int, chance: random.Random, unread: Unread = lambda name: False
+    ) -> Iterator[MemoryDisk]:
+        """Each state that a cut may leave, once: all of them where there are at most `limit`, else those at the edges
+        and some by chance, up to `limit`. The contents of files whose name is `unread` are not varied.
         """
-        units, seen = self.units(), set[bytes]()
-        for choice in itertools.islice(_choices([ways for _, _, ways in units], limit, chance), 4 * limit):
-            disk = self._left(dict(choice), units)
-            if (mark := fingerprint(disk.root)) not in seen:
+        if self.cuts(limit, unread) is not None:
+            yield from map(MemoryDisk, power_cuts.every(self._root, limit, unread))
+            return
+        seen: set[bytes] = set()
+        for root in itertools.islice(power_cuts.some(self._root, chance, unread), 4 * limit):
+            if (mark := fingerprint(root)) not in seen:
                 seen.add(mark)
-                yield disk
+                yield MemoryDisk(root)
             if len(seen) >= limit:
                 return
 
     def after_power_cut(self, chance: random.Random) -> MemoryDisk:
         """One state that a cut may leave."""
-        units = self.units()
-        return self._left(dict(_by_chance([ways for _, _, ways in units], chance)), units)
-
-    def _left(self, kept: dict[int, str], units: list[tuple[Node, Change, tuple[str, ...]]]) -> MemoryDisk:
-        by_node: dict[int, list[Change]] = {}
-        for number, way in sorted(kept.items()):
-            node, change, _ = units[number]
-            by_node.setdefault(id(node), []).append(_as(change, way))
-        return MemoryDisk(_rebuilt(self._root, by_node, {}))
-
-
-def _as(change: Change, way: str) -> Change:
-    if way == "kept":
-        return change
-    return Change(at=change.at, data=bytes(len(change.data)) if way == "zeros" else b"\xa5" * len(change.data))
-
-
-def _nodes(root: Folder) -> list[Node]:
-    """Every file and folder that has or may have a name, each once."""
-    found: dict[int, Node] = {}
-    todo: list[Node] = [root]
-    while todo:
-        node = todo.pop()
-        if id(node) in found:
-            continue
-        found[id(node)] = node
-        if isinstance(node, Folder):
-            todo += [*node.names.values(), *node.durable.values(), *(c.node for c in node.pending if c.node)]
-    return list(found.values())
-
-
-def _rebuilt(folder: Folder, kept: dict[int, list[Change]], memo: dict[int, Node]) -> Folder:
-    """`folder` on a medium of its own: what was durable, and of the rest what is `kept`."""
-    names = dict(folder.durable)
-    for change in kept.get(id(folder), ()):
-        rename(names, change)
-    made = Folder()
-    memo[id(folder)] = made
-    for name, node in names.items():
-        if id(node) not in memo:
-            if isinstance(node, Folder):
-                _rebuilt(node, kept, memo)
-            else:
-                content = bytearray(node.durable)
-                for change in kept.get(id(node), ()):
-                    put(content, change)
-                file = memo[id(node)] = File()
-                file.written, file.durable = content, bytes(content)
-        made.names[name] = memo[id(node)]
-    made.durable = dict(made.names)
-    return made
-
-
-def _choices(ways: list[tuple[str, ...]], limit: int, chance: random.Random) -> Iterator[list[Choice]]:
-    total = 1
-    for one in ways:
-        total *= len(one) + 1
-        if total > limit:
-            yield from _some_choices(ways, chance)
-            return
-    options = [[None, *((number, way) for way in one)] for number, one in enumerate(ways)]
-    for choice in itertools.product(*options):
-        yield [one for one in choice if one is not None]
-
-
-def _some_choices(ways: list[tuple[str, ...]], chance: random.Random) -> Iterator[list[Choice]]:
-    everything: list[Choice] = [(number, "kept") for number in range(len(ways))]
-    yield []
-    yield everything
-    for number in everything:
-        yield [number]
-        yield [one for one in everything if one != number]
-        yield everything[: number[0]]
-    while True:
-        yield _by_chance(ways, chance)
-
-
-def _by_chance(ways: list[tuple[str, ...]], chance: random.Random) -> list[Choice]:
-    return [(number, chance.choice(one)) for number, one in enumerate(ways) if chance.random() < 0.5]
-
-
-def fingerprint(root: Folder) -> bytes:
-    """Equal for disks with equal names and contents."""
-    digest = blake2b(digest_size=16)
-    ids: dict[int, int] = {}
-
-    def add(node: Node) -> None:
-        if id(node) in ids:
-            digest.update(b"=%d" % ids[id(node)])
-            return
-        ids[id(node)] = len(ids)
-        if isinstance(node, File):
-            digest.update(b"f%d:" % len(node.written) + node.written)
-            return
-        for name in sorted(node.names):
-            digest.update(b"d" + name.encode() + b"/")
-            add(node.names[name])
-        digest.update(b".")
-
-    add(root)
-    return digest.digest()
+        return MemoryDisk(power_cuts.by_chance(self._root, chance))

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from persistence_proc.recovery import recover
-from tests.lab.memory_disk import MemoryDisk, ShortWrite
+from tests.lab.memory_disk import MemoryDisk, ShortWrite, fingerprint
 
 
 def made(disk: MemoryDisk, path: str, data: bytes, synced: bool = False) -> int:
@@ -65,6 +65,32 @@ def test_names_are_lost_out_of_order() -> None:
     made(disk, "/b", b"")
     left = [(x.exists("/a"), x.exists("/b")) for x in disk.moment().after_power_cuts(100, random.Random(1))]
     assert sorted(left) == [(False, False), (False, True), (True, False), (True, True)]
+
+
+def test_no_state_comes_twice_and_all_are_counted() -> None:
+    disk = MemoryDisk()
+    fd = made(disk, "/a", b"o" * 1024, synced=True)
+    disk.pwrite(fd, b"n" * 1024, 0)
+    disk.pwrite(fd, b"m" * 512, 1024)
+    disk.replace("/a", "/b")
+    left = [fingerprint(x.root) for x in disk.moment().after_power_cuts(1000, random.Random(1))]
+    assert len(left) == len(set(left)) == disk.moment().cuts(1000) == 2 * (2 * 2 + 2 * 2 * 3)
+    assert disk.moment().cuts(31) is None
+    assert len(list(disk.moment().after_power_cuts(10, random.Random(1)))) == 10
+
+
+def test_a_sector_is_left_as_it_was_at_some_time() -> None:
+    disk = MemoryDisk()
+    fd = made(disk, "/a", b"....", synced=True)
+    for at in range(2):
+        disk.pwrite(fd, b"x", at)
+    assert cuts(disk, "/a") == {b"....", b"x...", b"xx.."}
+
+
+def test_contents_that_nobody_reads_are_not_varied() -> None:
+    disk = MemoryDisk()
+    made(disk, "/a.tmp", b"x" * 2048)
+    assert disk.moment().cuts(10, lambda name: name.endswith(".tmp")) == 2
 
 
 def test_a_store_through_a_mapping_is_lost_unless_it_is_synced() -> None:
