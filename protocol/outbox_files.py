@@ -119,11 +119,12 @@ def _join(
     """The unbroken chain above `acked`, and what a power cut left unusable behind it."""
     chain: list[Record] = []
     for index, segment in enumerate(segments):
-        _check_end(segment, acked, synced, same_boot, namespace)
+        before = chain[-1].seq if chain else 0
+        _check_end(segment, before, acked, synced, same_boot, namespace)
         if not segment.records:
             continue
-        if chain and segment.base < chain[-1].seq:
-            if segment.last < chain[-1].seq:
+        if segment.base < before:
+            if segment.last < before:
                 raise Damaged(segment.path, 0, "a segment repeats an older part of the chain", _remedy(namespace))
             chain = [r for r in chain if r.seq <= segment.base]
         expected = max(chain[-1].seq if chain else 0, acked)
@@ -141,11 +142,11 @@ def _join(
     return chain, []
 
 
-def _check_end(segment: Segment, acked: int, synced: int, same_boot: bool, namespace: str) -> None:
-    """Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one."""
+def _check_end(segment: Segment, before: int, acked: int, synced: int, same_boot: bool, namespace: str) -> None:
+    """`before` is the last change of the segments before. Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one."""
     if segment.beyond is None or segment.beyond_seq <= acked:
         return  # nothing behind the bad record is still needed
-    last = segment.last if segment.records else 0
+    last = segment.last if segment.records else before
     if same_boot or synced > max(last, acked):
         what = f"the record behind change {last} is damaged, and a valid one follows at byte {segment.beyond}"
         raise Damaged(segment.path, segment.end, what, _remedy(namespace))

@@ -11,7 +11,7 @@ import pytest
 from protocol.errors import Damaged, ForeignStore
 from protocol.frames import encode_record
 from protocol.outbox_files import IDENTITY_FILE, read_outbox
-from protocol.segments import RECORDS_AT, SHIPPED_AT
+from protocol.segments import RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT
 from tests.strategy_proc.outboxes import (
     BOOT,
     NAMESPACE,
@@ -192,6 +192,18 @@ def test_a_power_cut_that_empties_the_first_segment_of_a_new_namespace_sets_the_
     assert seqs(contents.set_aside) == [outbox.seq]
     with pytest.raises(Damaged, match="missing"):
         lives.read()
+
+
+def test_a_segment_whose_unsynced_start_a_power_cut_tore_costs_nothing_that_was_synced_before_it(lives: Lives) -> None:
+    outbox = lives.start()
+    while outbox._tail[1] + 60_000 < SEGMENT_BYTES:
+        put(outbox, size=50_000)
+    outbox.sync()
+    synced = outbox.seq
+    put(outbox, 2, size=70_000)
+    path = lives.segments()[1]
+    overwrite(path, places(path)[0], bytes(8))
+    assert seqs(lives.read(OTHER_BOOT).records) == list(range(1, synced + 1))
 
 
 def test_after_a_power_cut_everything_counts_as_shipped(lives: Lives) -> None:
