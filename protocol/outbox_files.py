@@ -143,7 +143,10 @@ def _join(
 
 
 def _check_end(segment: Segment, before: int, acked: int, synced: int, same_boot: bool, namespace: str) -> None:
-    """`before` is the last change of the segments before. Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one."""
+    """Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one.
+
+    `before`: the last change of the segments before it.
+    """
     if segment.beyond is None or segment.beyond_seq <= acked:
         return  # nothing behind the bad record is still needed
     last = segment.last if segment.records else before
