@@ -135,5 +135,5 @@ def decode_frame(path: str, frame: RawFrame) -> Catalog | Commit:
     """What a frame says. Raises `Damaged` for a payload that nobody of ours wrote."""
     try:
         return _decoder.decode(frame.payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(path, frame.offset, f"no catalog and no commit ({error})", REMEDY) from None

@@ -22,6 +22,7 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
+from protocol.curve import load_key_pair
 from protocol.disk import Disk, check_private, lock_holders
 from protocol.endpoints import Endpoint
 from protocol.errors import ConfigError, StoreInUse
@@ -85,15 +86,25 @@ def load_access(curve_dir: str | None) -> Access:
     try:
         check_private(curve_dir)
         with open(path, "rb") as file:
-            listed = msgspec.toml.decode(file.read(), type=ClientList)
+            data = file.read()
     except FileNotFoundError as error:
         raise ConfigError(f"{error.filename}: not there; it lists the client keys (docs/wire-protocol.md)") from None
-    except msgspec.MsgspecError as error:
+    try:
+        listed = msgspec.toml.decode(data, type=ClientList)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: no text, a number without end
         raise ConfigError(f"{path}: {error}") from None
+    return Access(_namespaces_of_keys(path, listed))
+
+
+def _namespaces_of_keys(path: str, listed: ClientList) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
     for client in listed.client:
         if len(client.key) != _KEY_CHARACTERS:
             raise ConfigError(f"{path}: key {client.key!r} has {len(client.key)} characters, not {_KEY_CHARACTERS}")
-    return Access({client.key: frozenset(client.namespaces) for client in listed.client})
+        if client.key in found:  # whichever counted, somebody would believe the other
+            raise ConfigError(f"{path}: key {client.key!r} is listed twice")
+        found[client.key] = frozenset(client.namespaces)
+    return found
 
 
 def start_authenticator(context: zmq.Context[Any], access: Access) -> ThreadAuthenticator | None:
@@ -125,10 +136,7 @@ def secure_socket(socket: zmq.Socket[Any], curve_dir: str | None) -> None:
     if not os.path.exists(secret_file):
         zmq.auth.create_certificates(curve_dir, SERVER_KEY)
         os.chmod(secret_file, 0o600)
-    public, secret = zmq.auth.load_certificate(secret_file)
-    if secret is None:
-        raise ConfigError(f"{secret_file} holds no secret key")
-    socket.curve_publickey, socket.curve_secretkey = public, secret
+    socket.curve_publickey, socket.curve_secretkey = load_key_pair(secret_file)
     socket.curve_server = True
 
 

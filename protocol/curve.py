@@ -7,28 +7,46 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import zmq
 import zmq.auth
+from zmq.utils import z85
 
 from protocol.errors import ConfigError
 
 CLIENT_FILE, SERVER_FILE = "client.key_secret", "server.key"
+_KEY_CHARACTERS, _KEY_BYTES = 40, 32
 
 
 class CurveKeys:
     """The keys in a folder. Raises `ConfigError` when there are none that can be used."""
 
     def __init__(self, folder: str) -> None:
-        try:
-            self.public, self.secret = zmq.auth.load_certificate(os.path.join(folder, CLIENT_FILE))
-            self.server, _ = zmq.auth.load_certificate(os.path.join(folder, SERVER_FILE))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"no usable CURVE keys in {folder}: {error}") from None
-        if self.secret is None:
-            raise ConfigError(f"no usable CURVE keys in {folder}: {CLIENT_FILE} holds no secret key")
+        self.public, self.secret = load_key_pair(os.path.join(folder, CLIENT_FILE))
+        self.server, _ = load_key(os.path.join(folder, SERVER_FILE))
 
     def use(self, socket: zmq.Socket[bytes]) -> None:
         """Set the keys on a socket before it connects."""
-        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret or b""
+        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
         socket.curve_serverkey = self.server
+
+
+def load_key(path: str) -> tuple[bytes, bytes | None]:
+    """(public, secret if there is one) of a key file, both good enough for ZeroMQ. Raises `ConfigError`."""
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+        for key in (public, secret or public):
+            if len(key) != _KEY_CHARACTERS or len(z85.decode(key)) != _KEY_BYTES:
+                raise ValueError(f"a key has {_KEY_CHARACTERS} characters of Z85")
+    except (OSError, ValueError, LookupError, struct.error) as error:
+        raise ConfigError(f"no usable CURVE keys in {path}: {error}") from None
+    return public, secret
+
+
+def load_key_pair(path: str) -> tuple[bytes, bytes]:
+    """(public, secret) of a key file that must have both. Raises `ConfigError`."""
+    public, secret = load_key(path)
+    if secret is None:
+        raise ConfigError(f"no usable CURVE keys in {path}: it holds no secret key")
+    return public, secret

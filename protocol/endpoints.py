@@ -49,7 +49,7 @@ class Endpoint(NamedTuple):
 def parse_endpoint(address: str) -> Endpoint:
     """Raises `ConfigError` for an address of another form, `SocketPathTooLong` for an ipc path over 107 bytes."""
     scheme, _, rest = address.partition("://")
-    if scheme == "ipc" and rest.startswith("/"):
+    if scheme == "ipc" and rest.startswith("/") and _is_path(rest):
         endpoint = Endpoint(address, f"ipc://{rest}/requests", f"ipc://{rest}/deltas")
         length = len(os.fsencode(f"{rest}/requests"))
         if length > MAX_SOCKET_PATH_BYTES:
@@ -59,9 +59,17 @@ def parse_endpoint(address: str) -> Endpoint:
             )
         return endpoint
     host, _, port = rest.rpartition(":")
-    if scheme == "tcp" and host and port.isascii() and port.isdigit() and 0 < int(port) < 65535:
+    if scheme == "tcp" and host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65535:
         return Endpoint(address, f"tcp://{host}:{port}", f"tcp://{host}:{int(port) + 1}")
     raise ConfigError(f"{address!r} is no endpoint: ipc:///absolute/directory or tcp://HOST:PORT")
+
+
+def _is_path(text: str) -> bool:
+    """Whether the system can be given this text as a path."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 class EndpointFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,5 +89,5 @@ def read_endpoint_file(data_dir: str) -> EndpointFile | None:
         return None
     try:
         return msgspec.json.decode(data, type=EndpointFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedMessage(f"{data_dir}/{ENDPOINT_FILE}: {error}", data) from None

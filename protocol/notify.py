@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 NOTIFY_VARIABLE = "OUTLIVE_NOTIFY_FD"
+_DIGITS = 10  # no descriptor has so many
 
 
 class Notifier:
@@ -19,7 +20,7 @@ class Notifier:
 
     def __init__(self, environ: os._Environ[str] | dict[str, str] | None = None) -> None:
         text = (os.environ if environ is None else environ).get(NOTIFY_VARIABLE, "")
-        self._fd: int | None = int(text) if text.isascii() and text.isdigit() else None
+        self._fd: int | None = int(text) if text.isascii() and text.isdigit() and len(text) < _DIGITS else None
         if self._fd is not None:
             try:
                 os.set_blocking(self._fd, False)

@@ -43,6 +43,7 @@ _CRC = Struct("<I")
 _MARK = Struct("<QII")
 _VALUE = Struct("<Q")
 
+_MAX_EPOCH = 2**32 - 1  # a record has 32 bits for it
 _DAMAGED = "Keep the file; see 'outlive accept' and docs/recovery.md."
 
 
@@ -121,17 +122,22 @@ def decode_segment(path: str, data: bytes) -> Segment:
     if len(view) < RECORDS_AT:
         raise Damaged(path, len(view), "an outbox segment ends inside its head", _DAMAGED)
     magic, store_id, identity, boot, life, epoch, capacity, floor, name = _HEAD.unpack_from(view)
-    if magic != MAGIC or _CRC.unpack_from(view, _HEAD.size)[0] != crc32(view[: _HEAD.size]):
+    whole = magic == MAGIC and _CRC.unpack_from(view, _HEAD.size)[0] == crc32(view[: _HEAD.size])
+    if not whole or epoch > _MAX_EPOCH:
         raise Damaged(path, 0, "the head of an outbox segment fails its check", _DAMAGED)
     if len(view) < capacity:
         raise Damaged(path, len(view), f"an outbox segment of {capacity} bytes is cut short", _DAMAGED)
-    head = SegmentHead(store_id, identity, boot, life, epoch, capacity, name.rstrip(b"\0").decode(), floor)
+    head = SegmentHead(store_id, identity, boot, life, epoch, capacity, _name(name), floor)
     records, end = _chain(view, epoch, floor)
     last = records[-1].seq if records else 0
     return Segment(
         path, head, read_mark(view, ACKED_AT), read_mark(view, SYNCED_AT), _shipped(view, last),
         records, end, *_valid_beyond(view, end, epoch, max(last, floor)),
     )  # fmt: skip
+
+
+def _name(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("ascii", "replace")
 
 
 def _shipped(view: memoryview, last: int) -> int:

@@ -32,7 +32,7 @@ SUPERVISOR = "outlive"
 """The name of the supervisor's own log and lines; no program may have it either."""
 
 _ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_SIZE = re.compile(r"(\d+)\s*([KMG]i?B|B)?")
+_SIZE = re.compile(r"(\d{1,18})\s*([KMG]i?B|B)?")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "B": 1, None: 1}
 
 
@@ -156,7 +156,7 @@ def parse_config(data: bytes | str, folder: str) -> Config:
         config = msgspec.convert(tables, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(_with_key(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: bytes that are no text, a number without end
         raise ConfigError(f"no TOML: {error}") from None
     except RecursionError:
         raise ConfigError("no configuration: it is nested too deeply") from None

@@ -21,7 +21,7 @@ import zmq
 
 from protocol.curve import CurveKeys
 from protocol.disk import check_private
-from protocol.errors import OutliveError, PersistenceUnavailable, SocketPathTooLong
+from protocol.errors import MalformedMessage, OutliveError, PersistenceUnavailable, SocketPathTooLong
 from protocol.limits import MAX_SOCKET_PATH_BYTES
 
 _MAX_COMMAND_BYTES = 4096
@@ -104,8 +104,25 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 Answer: TypeAlias = SupervisorStatus | Done | Refused
 
 _encode = msgspec.json.Encoder().encode
+_NO_MESSAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: a field nested without end
 _command = msgspec.json.Decoder(Command)
 _answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(SupervisorStatus | Done | Refused)
+
+
+def decode_command(data: bytes) -> Command:
+    """Raises `MalformedMessage`."""
+    try:
+        return _command.decode(data)
+    except _NO_MESSAGE as error:
+        raise MalformedMessage(f"no command: {error}", data) from None
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Raises `MalformedMessage`."""
+    try:
+        return _answer.decode(data)
+    except _NO_MESSAGE as error:
+        raise MalformedMessage(f"no answer: {error}", data) from None
 
 
 class RunDir:
@@ -199,9 +216,9 @@ class ControlServer:
             except zmq.Again:
                 continue  # what had arrived was no request, and the socket has dropped it
             try:
-                answer = self._handle(_command.decode(data))
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                answer = Refused(message=f"no command: {error}")
+                answer = self._handle(decode_command(data))
+            except MalformedMessage as error:
+                answer = Refused(message=error.why)
             self._socket.send(_encode(answer), zmq.NOBLOCK)
 
     def close(self) -> None:
@@ -218,9 +235,9 @@ def ask(run_dir: RunDir, command: Command, timeout: float = 5.0) -> Answer:
     if reply is None:
         raise PersistenceUnavailable(f"no supervisor answers in {run_dir.path}")
     try:
-        return _answer.decode(reply)
-    except msgspec.MsgspecError as error:
-        raise OutliveError(f"the supervisor in {run_dir.path} answers what is no answer: {error}") from None
+        return decode_answer(reply)
+    except MalformedMessage as error:
+        raise OutliveError(f"the supervisor in {run_dir.path} answers what is {error.why}") from None
 
 
 def _is_served(path: str) -> bool:

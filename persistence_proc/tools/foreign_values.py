@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import deque
+from fractions import Fraction
+from reprlib import recursive_repr
 from typing import Any
 
 import msgspec
 
 from protocol.errors import UntrustedType
-from protocol.records import restore_record
+from protocol.records import Record, restore_record
 from protocol.values import Trust
+
+# How much text one value may make: its characters, and so much for each of its parts
+_ROOM = 4 * 2**20
+_PER_BYTE = 32  # of its pickle: names of fields stand there once, and in the text again and again
+_PART = 8
+_DEPTH = 100
+_INT_BITS = 14_000  # Python writes no longer number in decimal
 
 
 class _Named(type):
@@ -75,6 +85,7 @@ class Placeholder(metaclass=_Named):
     def __setitem__(self, key: Any, value: Any) -> None:
         self.held.append((key, value))
 
+    @recursive_repr()
     def __repr__(self) -> str:
         name = type(self).named
         parts = [repr(item) for item in (*self.given, *self.held)]
@@ -93,11 +104,53 @@ class Unreadable:
 
 
 def show_value(data: bytes) -> Any:
-    """The value, with placeholders for what is not plain. Raises nothing: at worst it is `Unreadable`."""
+    """The value, with placeholders for what is not plain. Raises nothing: at worst it is `Unreadable`.
+
+    What comes back can be printed: in time, and in about as much memory as its pickle suggests.
+    """
     try:
-        return _Reader(io.BytesIO(data)).load()
+        value = _Reader(io.BytesIO(data)).load()
+        _check_printable(value, _ROOM + _PER_BYTE * len(data))
+        return value
     except Exception as error:  # a pickle can fail in as many ways as there are types in it
         return Unreadable(f"{type(error).__name__}: {error}", len(data))
+
+
+def _check_printable(value: Any, room: int) -> None:
+    """Raise ValueError for a value that has no end as text: a few bytes can nest deeply, and share their parts."""
+    above: set[int] = set()
+    stack: list[tuple[Any, bool]] = [(value, False)]
+    while stack:
+        item, left = stack.pop()
+        if left:
+            above.discard(id(item))
+            continue
+        room -= _weight(item)
+        parts = [] if id(item) in above else _parts(item)
+        if room < 0 or len(above) > _DEPTH:
+            raise ValueError("too large, or nested too deeply, to be shown")
+        if parts:
+            above.add(id(item))
+            stack.append((item, True))
+            stack.extend((part, False) for part in parts)
+
+
+def _weight(item: Any) -> int:
+    if isinstance(item, int) and item.bit_length() > _INT_BITS:
+        raise ValueError(f"an int of {item.bit_length()} bits")
+    return _PART + (len(item) if isinstance(item, str | bytes | bytearray) else 0)
+
+
+def _parts(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return [*item.keys(), *item.values()]
+    if isinstance(item, list | tuple | set | frozenset | deque):
+        return list(item)
+    if isinstance(item, Placeholder):
+        return [*item.given, *item.held, *item.fields.values()]
+    if isinstance(item, Record):
+        return [getattr(item, name) for name in item.__struct_fields__]
+    return [item.numerator, item.denominator] if isinstance(item, Fraction) else []
 
 
 _plain = Trust()

@@ -194,3 +194,33 @@ def test_any_bytes_can_be_shown(data: bytes) -> None:
     value = show_value(data)
     json.dumps(plain(value), allow_nan=False)
     repr(value)
+
+
+def laughs() -> Any:
+    """2**40 times "ha", in a few hundred bytes."""
+    value: Any = "ha"
+    for _ in range(40):
+        value = [value, value]
+    return value
+
+
+ENDLESS = {
+    "deep": b"\x80\x05" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "shared": pickle.dumps(laughs()),
+    "long int": pickle.dumps({"n": 10**10_000}),
+    "empty": pickle.dumps(bytearray(2**24))[:-2] + b".",
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_value_without_end_as_text_is_shown_as_unreadable(name: str) -> None:
+    assert isinstance(show_value(ENDLESS[name]), Unreadable)
+
+
+def test_values_that_contain_themselves_are_shown_to_where_they_begin_again() -> None:
+    twice: list[Any] = []
+    twice += [twice, twice]
+    assert plain(show_value(pickle.dumps(twice))) == ["...", "..."]
+    itself = show_value(b"\x80\x05cevil\nName\n)R\x94h\0h\0\x86b.")  # its state: itself, twice
+    assert repr(itself) == "<evil.Name ..., ...>"
+    json.dumps(plain(itself))

@@ -21,7 +21,7 @@ from persistence_proc.journal import (
     Section,
     read_journal,
 )
-from persistence_proc.journal_format import HEADER_BYTES, segment_name
+from persistence_proc.journal_format import HEADER_BYTES, RawFrame, decode_frame, segment_name
 from protocol.changes import CLEAR, DELETE, DROP, INSERT, Change
 from protocol.disk import Disk
 from protocol.errors import Damaged
@@ -384,3 +384,9 @@ def test_a_map_is_past_what_both_generations_hold(
 ) -> None:
     files = [Generation(g, 0) if g is not None else None for g in (current, previous)]
     assert MapEntry("bot", "m", 1, 8, *files).is_past(lsn) is past
+
+
+def test_a_payload_nested_without_end_is_damage() -> None:
+    payload = b"\x82\xa4type\xa6commit\xa1x" + b"\x91" * 100_000
+    with pytest.raises(Damaged, match="no catalog and no commit"):
+        decode_frame("x.log", RawFrame(0, 0, b"", 1, memoryview(payload)))

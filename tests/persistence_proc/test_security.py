@@ -16,6 +16,7 @@ import zmq.auth
 
 from persistence_proc.security import load_access, take_lock
 from protocol.changes import encode_changes
+from protocol.curve import CurveKeys
 from protocol.disk import Disk
 from protocol.endpoints import parse_endpoint
 from protocol.errors import ConfigError, InsecureDirectory, StoreInUse
@@ -24,6 +25,7 @@ from protocol.messages import Delta, Opened, Refused, RefusedCode, Reply, Status
 from strategy_proc import connect
 from tests.persistence_proc.commands import run
 from tests.persistence_proc.raw_session import insert, open_request
+from tests.persistence_proc.test_server import assert_one_line, start_and_fail
 from tests.processes import PersistenceProcess
 from tests.waiting import LONG, wait_until
 
@@ -152,6 +154,24 @@ def test_keys_that_can_not_be_used_are_named_in_one_line(address: str, data_dir:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["", 'public-key = "short"\nsecret-key = "short"', "public-key", "\udcff"])
+def test_a_server_key_that_can_not_be_used_is_named_in_one_line(data_dir: Path, text: str) -> None:
+    (data_dir / "clients.toml").write_text("client = []")
+    (data_dir / "server.key_secret").write_bytes(os.fsencode(text))
+    arguments = ["--endpoint", "tcp://127.0.0.1:1", "--curve-dir", str(data_dir)]
+    code, errors = start_and_fail("--data-dir", str(data_dir / "state"), *arguments)
+    assert code == 2
+    assert_one_line(errors, "no usable CURVE keys in", "server.key_secret")
+
+
+@pytest.mark.parametrize("text", ['public-key = "short"\nsecret-key = "short"', f'public-key = "{"~" * 40}"'])
+def test_a_clients_key_that_zeromq_would_refuse_is_named(data_dir: Path, text: str) -> None:
+    for name in ("client.key_secret", "server.key"):
+        (data_dir / name).write_text(text)
+    with pytest.raises(ConfigError, match=r"no usable CURVE keys in .*client\.key_secret"):
+        CurveKeys(str(data_dir))
+
+
 def test_tcp_without_keys_says_that_everybody_here_may_connect(data_dir: Path) -> None:
     with PersistenceProcess(data_dir, "--endpoint", f"tcp://127.0.0.1:{two_free_ports()}") as persistence:
         assert "open to every user of this machine" in persistence.errors()
@@ -170,10 +190,14 @@ def test_who_is_not_listed_gets_no_answer(address: str, curve_dir: Path, name: s
         ("client = 3", "clients.toml"),
         ('[[client]]\nkey = "short"\nnamespaces = []', "40"),
         ('[[client]]\nkey = "x"\nnamespaces = []\nextra = 1', "extra"),
+        (f'[[client]]\nkey = "{"k" * 40}"\nnamespaces = []\n' * 2, "listed twice"),
+        ("client = " + "[" * 5000, "clients.toml"),
+        ("client = " + "9" * 5000, "clients.toml"),
+        ("client = '\udcff'", "clients.toml"),
     ],
 )
 def test_a_bad_list_of_clients_names_what_is_wrong(data_dir: Path, text: str, word: str) -> None:
-    (data_dir / "clients.toml").write_text(text)
+    (data_dir / "clients.toml").write_bytes(os.fsencode(text))
     with pytest.raises(ConfigError, match=word):
         load_access(str(data_dir))
 

@@ -37,7 +37,8 @@ def test_loopback_is_only_what_this_machine_alone_can_reach(address: str, loopba
 @pytest.mark.parametrize(
     "address",
     ["", "ipc://", "ipc://relative/dir", "tcp://", "tcp://host", "tcp://host:", "tcp://:5", "tcp://host:0",
-     "tcp://host:65535", "tcp://host:x", "tcp://host:-1", "tcp://host:٥", "udp://host:5", "/path", "inproc://x"],
+     "tcp://host:65535", "tcp://host:x", "tcp://host:-1", "tcp://host:٥", "udp://host:5", "/path", "inproc://x",
+     "tcp://host:" + "9" * 5000, "ipc:///a\0b", "ipc:///\ud800"],
 )  # fmt: skip
 def test_another_form_of_address_is_a_config_error(address: str) -> None:
     with pytest.raises(ConfigError, match="no endpoint"):
@@ -61,7 +62,8 @@ def test_the_endpoint_file_comes_back(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"address": 5}', b"\xff\xfe", b"[" * 100_000, b'{"address":"\xff"}']
+    "data",
+    [b"", b"{", b"[]", b'{"address": 5}', b"\xff\xfe", b"[" * 100_000, b'{"address":"\xff"}', b'{"x":' + b"[" * 9999],
 )
 def test_a_broken_endpoint_file_is_malformed(data_dir: Path, data: bytes) -> None:
     (data_dir / ENDPOINT_FILE).write_bytes(data)

@@ -30,7 +30,7 @@ def test_each_word_is_a_line(pipe: tuple[int, int]) -> None:
     assert os.read(pipe[0], 100) == b"recovering 40\nready\nbeat\n"
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "٣", "999999", "99999999999999999999999"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "٣", "999999", "99999999999999999999999", "9" * 5000])
 def test_without_a_usable_descriptor_everything_does_nothing(text: str) -> None:
     notifier = Notifier({NOTIFY_VARIABLE: text})
     notifier.ready()

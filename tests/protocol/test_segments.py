@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from zlib import crc32
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,3 +125,16 @@ def test_a_torn_mark_claims_nothing() -> None:
 def test_boots_are_told_apart() -> None:
     assert len(boot_mark("")) == 16
     assert boot_mark("a") != boot_mark("b")
+
+
+def test_a_namespace_that_is_no_text_is_read_as_another_name() -> None:
+    head = bytearray(HEAD.encode())
+    head[96] = 0xFF
+    head[160:164] = crc32(head[:160]).to_bytes(4, "little")
+    assert decode_segment("x.seg", bytes(head.ljust(CAPACITY, b"\0"))).head.namespace != HEAD.namespace
+
+
+def test_an_epoch_that_no_record_can_carry_is_damage() -> None:
+    head = HEAD._replace(epoch=2**32).encode()
+    with pytest.raises(Damaged, match="head"):
+        decode_segment("x.seg", head.ljust(CAPACITY, b"x"))

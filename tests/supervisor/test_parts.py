@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import zmq
 
+from protocol.errors import MalformedMessage
 from supervisor.config import Config
-from supervisor.control import Command, ControlServer, Done, RunDir, ask, make_private
+from supervisor.control import Command, ControlServer, Done, RunDir, ask, decode_answer, decode_command, make_private
 from supervisor.loop import Supervisor
 from supervisor.output import Console, LogFile, Output
 from tests.waiting import LONG, wait_until
@@ -163,3 +164,10 @@ def test_a_supervisor_runs_in_the_main_thread_only(data_dir: Path) -> None:
     thread.start()
     thread.join()
     assert "main thread" in str(caught[0])
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b'{"type":"done","message":"\xff"}', b'{"x":' + b"[" * 100_000])
+def test_what_is_no_command_or_no_answer_is_malformed(data: bytes) -> None:
+    for decode in (decode_command, decode_answer):
+        with pytest.raises(MalformedMessage):
+            decode(data)
