@@ -116,12 +116,17 @@ def read_outbox(disk: Disk, folder: str, namespace: str, boot_id: str) -> Outbox
 def _join(
     segments: list[Segment], acked: int, synced: int, same_boot: bool, namespace: str
 ) -> tuple[list[Record], list[Record]]:
-    """The unbroken chain above `acked`, and what a power cut left unusable behind it."""
+    """The unbroken chain above `acked`, and what a power cut left unusable behind it.
+
+    Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one, and what
+    was synced is never torn. But a later segment may repeat what is bad in one that it has replaced.
+    """
     chain: list[Record] = []
+    hole: Damaged | None = None
     for index, segment in enumerate(segments):
         before = chain[-1].seq if chain else 0
-        _check_end(segment, before, acked, synced, same_boot, namespace)
         if not segment.records:
+            hole = hole or _hole(segment, before, acked, namespace)
             continue
         if segment.base < before:
             if segment.last < before:
@@ -130,29 +135,35 @@ def _join(
         expected = max(chain[-1].seq if chain else 0, acked)
         if segment.base > expected:
             if same_boot or synced > expected:
-                what = f"changes {expected + 1} to {segment.base} are missing before this segment"
-                raise Damaged(segment.path, 0, what, _remedy(namespace))
+                raise hole or _gap(segments[index - 1] if index else None, segment, expected, namespace)
             lost = [r for s in segments[index:] for r in s.records if r.seq > expected]
             return [r for r in chain if r.seq > acked], lost
         chain.extend(segment.records)
+        hole = _hole(segment, segment.last, acked, namespace)
     chain = [r for r in chain if r.seq > acked]
+    if hole is not None and same_boot:
+        raise hole
     if synced > max(acked, chain[-1].seq if chain else 0):
-        path = segments[-1].path
-        raise Damaged(path, segments[-1].end, f"synced changes up to {synced} are missing", _remedy(namespace))
+        what = f"synced changes up to {synced} are missing"
+        raise hole or Damaged(segments[-1].path, segments[-1].end, what, _remedy(namespace))
     return chain, []
 
 
-def _check_end(segment: Segment, before: int, acked: int, synced: int, same_boot: bool, namespace: str) -> None:
-    """Only the last record may be torn; under the same boot nothing valid of this life can follow a bad one.
-
-    `before`: the last change of the segments before it.
-    """
+def _hole(segment: Segment, last: int, acked: int, namespace: str) -> Damaged | None:
+    """What to say if nothing stands in for the bad record behind change `last`; None if that is not needed any more."""
     if segment.beyond is None or segment.beyond_seq <= acked:
-        return  # nothing behind the bad record is still needed
-    last = segment.last if segment.records else before
-    if same_boot or synced > max(last, acked):
-        what = f"the record behind change {last} is damaged, and a valid one follows at byte {segment.beyond}"
-        raise Damaged(segment.path, segment.end, what, _remedy(namespace))
+        return None
+    what = f"the record behind change {last} is damaged, and a valid one follows at byte {segment.beyond}"
+    return Damaged(segment.path, segment.end, what, _remedy(namespace))
+
+
+def _gap(before: Segment | None, segment: Segment, last: int, namespace: str) -> Damaged:
+    """What is missing stood at the end of the segment before, or in one between."""
+    what = f"changes {last + 1} to {segment.base} are missing"
+    if before is None:
+        return Damaged(segment.path, 0, f"{what} before this segment", _remedy(namespace))
+    what = f"{what} between here and {segment.path}; this one ends"
+    return Damaged(before.path, before.end, what, _remedy(namespace))
 
 
 def _remedy(namespace: str) -> str:

@@ -12,6 +12,7 @@ from protocol.errors import Damaged, ForeignStore
 from protocol.frames import encode_record
 from protocol.outbox_files import IDENTITY_FILE, read_outbox
 from protocol.segments import RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT
+from strategy_proc import outbox_chain
 from tests.strategy_proc.outboxes import (
     BOOT,
     NAMESPACE,
@@ -204,6 +205,28 @@ def test_a_segment_whose_unsynced_start_a_power_cut_tore_costs_nothing_that_was_
     path = lives.segments()[1]
     overwrite(path, places(path)[0], bytes(8))
     assert seqs(lives.read(OTHER_BOOT).records) == list(range(1, synced + 1))
+
+
+def test_a_folded_segment_that_a_power_cut_brings_back_torn_is_no_damage(
+    lives: Lives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its removal was not durable, what stood in it was never synced: but the fold was, and holds all of it."""
+    monkeypatch.setattr(outbox_chain, "COMPACT_AT", 0)
+    outbox = lives.start()
+    put(outbox, 3)
+    outbox.sync()
+    while len(outbox._sealed) < 2:
+        put(outbox, size=50_000)
+    first = lives.segments()[0]
+    torn = places(first)[4]
+    shutil.copy(first, tmp_path / first.name)
+    outbox.maintain()
+    put(outbox)
+    outbox.sync()
+    assert not first.exists()
+    shutil.copy(tmp_path / first.name, first)
+    overwrite(first, torn, bytes(8))
+    assert lives.read(OTHER_BOOT).records[-1].seq == outbox.seq
 
 
 def test_after_a_power_cut_everything_counts_as_shipped(lives: Lives) -> None:
