@@ -152,10 +152,10 @@ class Outbox(SegmentChain):
             self._files.name(segment)
             if self._spare is not None:
                 self._files.name(self._spare)  # numbers are the order: it comes behind the new one
-            self._disk.fsync_dir(self.folder)
+            self._files.sync_names()
         except OSError as error:
             if segment is not None:
-                self._files.delete(segment)
+                self._files.give_up(segment)
             raise OutboxFull(f"no room for another segment in {self.folder}: {error}") from error
         return segment
 
@@ -246,4 +246,3 @@ class Outbox(SegmentChain):
 def _room(records: Sequence[Record]) -> int:
     """What is left of a regular segment behind `records`."""
     return max(0, SEGMENT_BYTES - RECORDS_AT - sum(record_bytes(len(r.payload)) for r in records))
-

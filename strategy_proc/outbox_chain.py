@@ -77,6 +77,8 @@ class SegmentChain:
                 if not self._in_use:
                     raise OSError("the session was closed meanwhile")
                 self._replace_poisoned()
+                if not self._files.names_are_durable:  # what was put over another file, now or by a fold
+                    self._files.sync()
                 self._sync_segments()
         except OSError as error:
             what = f"changes are recorded in {self.folder}, but not safe from a power cut: {error}"
@@ -169,7 +171,7 @@ class SegmentChain:
                     if number == self._files.newest:  # else a large segment has just taken a number behind it
                         self._spare = segment
         except OSError:
-            self._files.delete(segment)
+            self._files.give_up(segment)
             raise
         self._acked_durably = acked
 
@@ -184,8 +186,8 @@ class SegmentChain:
         for segment in sealed:
             if segment.last > self._acked_durably:
                 break
-            self._sealed.remove(segment)
             self._files.retire(segment)
+            self._sealed.remove(segment)  # behind it: what could not be retired is tried again
 
     def _compact(self) -> None:
         waiting = [s for s in self._older(self._tail[0]) if s.last > self.acked]

@@ -12,6 +12,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from protocol.disk import Disk
@@ -83,6 +84,7 @@ class OutboxFolder:
         self.names = threading.Lock()  # held for a rename, never for a sync
         self.newest = newest
         """The highest number in use."""
+        self._named = self._named_durably = 0  # how many names were given; of these, how many no power cut takes back
 
     def belong_to(self, store_id: bytes) -> None:
         """What is made from now on names this store."""
@@ -103,7 +105,8 @@ class OutboxFolder:
             segment = OpenSegment(path, fd, self._disk.map(fd, used + room))
         except BaseException:
             self._disk.close(fd)
-            self._disk.unlink(path)
+            with suppress(OSError):  # the next start removes it
+                self._disk.unlink(path)
             raise
         segment.end = segment.synced_end = used
         if records:
@@ -120,7 +123,7 @@ class OutboxFolder:
             segment.view[RECORDS_AT : RECORDS_AT + HEADER_BYTES] = bytes(HEADER_BYTES)
             self._disk.sync_map(segment.fd, segment.mapping)
         except OSError:
-            self.delete(segment)
+            self.give_up(segment)
             raise
         segment.end = segment.synced_end = RECORDS_AT
         return segment
@@ -132,6 +135,7 @@ class OutboxFolder:
             self._disk.replace(segment.path, path)
             segment.path = path
             self.newest += 1
+            self._named += 1
             return self.newest
 
     def put_over(self, segment: OpenSegment, old: OpenSegment) -> None:
@@ -139,13 +143,25 @@ class OutboxFolder:
         try:
             self._disk.replace(segment.path, old.path)
         except OSError:
-            self.delete(segment)
+            self.give_up(segment)
             raise
         segment.path = old.path
+        self._named += 1
+
+    @property
+    def names_are_durable(self) -> bool:
+        """Whether every file is found under its name after a power cut."""
+        return self._named_durably >= self._named
+
+    def sync_names(self) -> None:
+        """Names given before the call are durable when this returns."""
+        named = self._named
+        self._disk.fsync_dir(self._path)
+        self._named_durably = max(self._named_durably, named)
 
     def sync(self) -> None:
         """Names given and taken away are durable when this returns."""
-        self._disk.fsync_dir(self._path)
+        self.sync_names()
         self._reusable += self._retired
         self._retired = []
 
@@ -162,6 +178,12 @@ class OutboxFolder:
 
     def delete(self, segment: OpenSegment) -> None:
         self._disk.unlink(segment.path)
+        segment.close(self._disk)
+
+    def give_up(self, segment: OpenSegment) -> None:
+        """Remove a segment that no change has reached, behind another error. If it stays, it says nothing."""
+        with suppress(OSError):
+            self._disk.unlink(segment.path)
         segment.close(self._disk)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -184,9 +185,7 @@ def test_a_large_record_on_a_full_disk_is_refused(lives: Lives) -> None:
     assert len(lives.read().records) == 1
 
 
-def test_large_records_of_one_thread_and_a_pump_keep_their_order(
-    lives: Lives, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_records_of_one_thread_and_a_pump_keep_their_order(lives: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_chain, "COMPACT_AT", 2**40)
     outbox = lives.start()
     stop = threading.Event()
@@ -383,6 +382,41 @@ def test_the_segment_in_use_is_left_when_its_sync_has_failed(lives: Lives) -> No
     put(outbox, 2)
     assert seqs(ship(outbox, 1)) == [2, 3, 4, 5]
     assert seqs(lives.read().records) == [1, 2, 3, 4, 5]
+
+
+def test_what_stands_in_for_a_failed_sync_has_its_name_for_good_when_the_next_sync_returns(
+    lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = lives.start()
+    put(outbox, 3)
+    lives.disk.sync_fails = True
+    with pytest.raises(SyncFailed):
+        outbox.sync()
+    lives.disk.sync_fails = False
+    outbox.maintain()
+    calls = []
+    for name in ("replace", "fsync_dir"):
+        real = getattr(lives.disk, name)
+        monkeypatch.setattr(lives.disk, name, lambda *args, name=name, real=real: (calls.append(name), real(*args)))
+    outbox.sync()
+    assert calls[-2:] == ["replace", "fsync_dir"], "a power cut would bring back the file whose sync had failed"
+
+
+def test_a_put_that_can_neither_make_a_segment_nor_remove_it_is_refused_by_name(
+    lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = lives.start()
+
+    def fails(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(lives.disk, name, fails)
+    with pytest.raises(OutboxFull):
+        outbox.append(payload(insert("large", bytes(2**21))))
+    assert outbox.seq == 0
+    monkeypatch.undo()
+    assert put(outbox) == [1]
 
 
 def test_a_sync_that_goes_on_failing_goes_on_raising(lives: Lives) -> None:
