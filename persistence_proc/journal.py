@@ -236,12 +236,16 @@ class Journal:
             pass
 
     def _take_back(self) -> None:
-        """Make the file end in zeros behind the last frame again."""
+        """Make the file end in zeros behind the last frame again, or right there if there is no room for zeros."""
         try:
             self._disk.truncate(self._fd, self.used)
-            self._disk.truncate(self._fd, max(self.used, self._capacity))
         except OSError:
             self.poisoned = True
+            return
+        try:
+            self._disk.truncate(self._fd, max(self.used, self._capacity))
+        except OSError:
+            pass
 
 
 class TornTail(NamedTuple):

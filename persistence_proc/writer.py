@@ -21,7 +21,7 @@ from protocol.disk import Disk
 ROTATE_BYTES = SEGMENT_BYTES * 3 // 4  # the rest is room for the frames of a burst
 ROTATE_CATALOGS = 2  # a catalog of 100,000 maps fills a segment: then commits of its size come before the next
 RETRY_SECONDS = 0.2  # on a full disk
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of a quota, of RLIMIT_FSIZE
 
 
 class Batch(NamedTuple):

@@ -208,7 +208,7 @@ class Session:
                     raise self._problem
                 if remaining <= 0:
                     raise FlushTimeout(
-                        f"{upto - self._durable} changes are not confirmed after {timeout:.3g} s; "
+                        f"{upto - self._durable} changes are not confirmed after {max(0.0, timeout):.3g} s; "
                         "they are safe in the outbox and will be shipped"
                     )
                 self._progress.wait(remaining)

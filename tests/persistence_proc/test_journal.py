@@ -300,6 +300,37 @@ def test_an_append_that_meets_a_full_disk_can_be_made_again(tmp_path: Path) -> N
     assert harness.lsns() == [1, 2, 3, 4]
 
 
+def test_an_append_is_taken_back_also_where_no_file_may_grow(tmp_path: Path) -> None:
+    disk = UngrowingDisk()
+    harness = Harness(tmp_path, disk)
+    harness.write()
+    disk.may_not_grow = True
+    with pytest.raises(OSError, match="too large"):
+        harness.journal.append(3, commit(3))
+    assert not harness.journal.poisoned
+    assert harness.lsns() == [1, 2]
+    disk.may_not_grow = False
+    harness.write(2)
+    assert harness.lsns() == [1, 2, 3, 4]
+
+
+class UngrowingDisk(Disk):
+    """While told so, it writes half of what it is given, and lets no file grow (RLIMIT_FSIZE)."""
+
+    may_not_grow = False
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        if self.may_not_grow:
+            super().pwrite(fd, data[: len(data) // 2], offset)
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        super().pwrite(fd, data, offset)
+
+    def truncate(self, fd: int, length: int) -> None:
+        if self.may_not_grow and length > self.size(fd):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        super().truncate(fd, length)
+
+
 def test_after_a_failed_sync_the_journal_takes_nothing_more(tmp_path: Path) -> None:
     disk = FaultyDisk()
     harness = Harness(tmp_path, disk)

@@ -140,3 +140,9 @@ def test_maps_are_folded_apart() -> None:
         "n": [(INSERT, "n", b"a", b"2")],
     }
     assert [len(f) for f in folds.values()] == [1, 1]
+
+
+def test_a_replace_behind_a_delete_puts_the_key_at_the_end() -> None:
+    base = {b"a": b"1", b"b": b"2"}
+    changes: list[Change] = [(DELETE, "m", b"a", b""), (REPLACE, "m", b"a", b"3")]
+    assert ordered(apply(dict(base), fold(changes))) == [(b"b", b"2"), (b"a", b"3")]
