@@ -66,7 +66,9 @@ def segment_path(folder: str, number: int) -> str:
 
 
 def segment_number(path: str) -> int:
-    return int(os.path.basename(path)[: -len(SEGMENT_SUFFIX)])
+    """0 for a name that is not ours, such as a person's copy has: it is read all the same."""
+    stem = os.path.basename(path)[: -len(SEGMENT_SUFFIX)]
+    return int(stem) if stem.isascii() and stem.isdigit() else 0
 
 
 def encode_identity(identity: Identity) -> bytes:
@@ -93,14 +95,12 @@ def read_outbox(disk: Disk, folder: str, namespace: str, boot_id: str) -> Outbox
         identity = decode_identity(path, disk.read_file(path))
     paths = [os.path.join(folder, n) for n in names if n.endswith(SEGMENT_SUFFIX)]
     segments = [decode_segment(path, disk.read_file(path)) for path in paths]
-    for found in (identity, *(s.head for s in segments)):
-        if found is not None and found.namespace != namespace:
-            raise ForeignStore(
-                f"{folder} is the outbox of namespace {found.namespace!r}, not {namespace!r}: "
-                "was it renamed or copied? " + _REMEDY.format(namespace)
-            )
     life = max((s.head.life for s in segments), default=0)
     live = [s for s in segments if s.head.life == life]
+    if identity is None and live:  # a person deleted the file: the segments know it, too
+        head = live[-1].head
+        identity = Identity(head.namespace, head.identity, head.life, head.store_id)
+    _check_owner(folder, namespace, identity, segments)
     acked = max((s.acked for s in live), default=0)
     synced = max((s.synced for s in live), default=0)
     same_boot = bool(live) and live[-1].head.boot == boot_mark(boot_id)
@@ -111,6 +111,21 @@ def read_outbox(disk: Disk, folder: str, namespace: str, boot_id: str) -> Outbox
         identity, segments, chain, acked, max(acked, shipped) if same_boot else last,
         max((s.head.epoch for s in segments), default=0), last, aside, same_boot,
     )  # fmt: skip
+
+
+def _check_owner(folder: str, namespace: str, identity: Identity | None, segments: list[Segment]) -> None:
+    """Everything here is of one outbox, that of `namespace`. Raises `ForeignStore`."""
+    if identity is not None and identity.namespace != namespace:
+        raise ForeignStore(
+            f"{folder} is the outbox of namespace {identity.namespace!r}, not {namespace!r}: "
+            "was it renamed or copied? " + _remedy(namespace)
+        )
+    for segment in segments:
+        if identity is not None and (segment.head.namespace, segment.head.identity) != (namespace, identity.identity):
+            raise ForeignStore(
+                f"{segment.path} is a segment of another outbox, of namespace {segment.head.namespace!r}: take it "
+                "out, and put back the one that belongs there. " + _remedy(namespace)
+            )
 
 
 def _join(

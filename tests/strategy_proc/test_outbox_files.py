@@ -260,3 +260,37 @@ def test_a_record_of_another_epoch_ends_the_chain(lives: Lives) -> None:
     assert seqs(lives.read().records) == [1, 2]
     assert places(path)[0] == RECORDS_AT
     assert lives.read().segments[0].head.namespace == NAMESPACE
+
+
+def test_a_segment_of_another_outbox_is_foreign_and_never_in_the_chain(lives: Lives, data_dir: Path) -> None:
+    put(lives.start(), 3)
+    (data_dir / "elsewhere").mkdir()
+    other = Lives(data_dir / "elsewhere")
+    put(other.start(), 5)
+    other.close()
+    shutil.copy(other.segments()[0], Path(lives.folder) / "00000009.seg")
+    with pytest.raises(ForeignStore, match=r"00000009\.seg is a segment of another outbox"):
+        lives.read()
+
+
+def test_a_deleted_identity_is_known_from_the_segments(lives: Lives) -> None:
+    put(lives.start(), 3)
+    known = lives.read().identity
+    (Path(lives.folder) / IDENTITY_FILE).unlink()
+    assert lives.read().identity == known
+    assert lives.start().identity.life == 2
+
+
+def test_a_copied_segment_under_a_name_of_its_own_does_no_harm(lives: Lives) -> None:
+    put(lives.start(), 3)
+    shutil.copy(lives.segments()[0], Path(lives.folder) / "00000001 (copy).seg")
+    assert lives.start().seq == 3
+
+
+def test_changes_missing_between_two_segments_are_looked_for_at_the_end_of_the_first(lives: Lives) -> None:
+    put(lives.start(), 12, size=100_000)
+    first, second = lives.segments()[:2]
+    last = places(first)[-2]
+    overwrite(first, last + 30, b"\xff")
+    with pytest.raises(Damaged, match=f"{first.name}: .* between here and .*{second.name}.* at byte {last}"):
+        lives.read()
