@@ -47,9 +47,13 @@ class Disk:
             view, offset = view[n:], offset + n
 
     def read_file(self, path: str) -> bytes:
-        """The whole file."""
-        with open(path, "rb") as file:
-            return file.read()
+        """The whole file. A failed read names it, as a failed open does by itself."""
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            error.filename = path
+            raise
 
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size

@@ -153,7 +153,11 @@ class MemoryDisk(Disk):
 
     def read_file(self, path: str) -> bytes:
         with self._lock:
-            self._call("read_file", path)
+            try:
+                self._call("read_file", path)
+            except OSError as error:
+                error.filename = path  # as `Disk` does
+                raise
             return bytes(self._file(path).written)
 
     def size(self, fd: int) -> int:

@@ -19,6 +19,12 @@ def disk() -> Disk:
     return Disk()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the file that opens and can't be read is Linux's")
+def test_a_failed_read_names_the_file(disk: Disk) -> None:
+    with pytest.raises(OSError, match="/proc/self/mem"):
+        disk.read_file("/proc/self/mem")
+
+
 def test_replace_file_is_all_or_nothing_and_leaves_no_temporary(disk: Disk, data_dir: Path) -> None:
     path = str(data_dir / "file")
     disk.replace_file(path, b"one")
