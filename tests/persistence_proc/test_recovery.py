@@ -141,6 +141,9 @@ class Store:
         folder = Path(self.paths.quarantine)
         return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
 
+    def segment_lsns(self) -> list[int]:
+        return [first for first, _ in self.journal.segments]
+
     def recovered_items(self) -> dict[MapKey, list[tuple[bytes, bytes]]]:
         return {key: list(one.items.items()) for key, one in recover(self.disk, self.dir).maps.items()}
 
@@ -449,6 +452,18 @@ def test_the_journal_of_another_store_is_foreign(lived_in: Store, tmp_path: Path
     (tmp_path / "elsewhere").mkdir()
     other = Store(tmp_path / "elsewhere")
     shutil.copy(other.paths.store, lived_in.paths.store)
+def test_one_segment_of_another_store_is_named(lived_in: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    other = Store(tmp_path / "elsewhere")
+    while other.journal.last_lsn < lived_in.segment_lsns()[-1] - 1:
+        other.commit(put("m", "k", 1))
+    other.rotate()
+    newest = lived_in.segment(lived_in.segment_lsns()[-1])
+    shutil.copy(other.segment(other.segment_lsns()[-1]), newest)
+    with pytest.raises(ForeignStore, match=f"{newest} is a segment of another store than .*docs/recovery.md"):
+        recover(lived_in.disk, lived_in.dir)
+
+
     with pytest.raises(ForeignStore, match="another store"):
         recover(lived_in.disk, lived_in.dir)
 
