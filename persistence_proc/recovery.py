@@ -66,6 +66,8 @@ class Seen(NamedTuple):
     known: Knowledge
     found: list[FoundMap]
     maps: dict[MapKey, RecoveredMap]
+    problem: str
+    """What is wrong with STORE; empty if nothing is."""
 
 
 def recover(
@@ -90,7 +92,7 @@ def recover(
 def look(disk: Disk, data_dir: str) -> Seen | None:
     """What `recover` would find and load, for whoever only wants to see it: nothing is written. None without journal.
 
-    Raises `StateRefused` when the journal can't be read.
+    Raises `StateRefused` when the journal can't be read, or is that of another store.
     """
     paths = Paths(data_dir)
     contents = read_journal(disk, paths.journal)
@@ -156,10 +158,15 @@ class _Recovery:
 
     def look(self) -> Seen:
         """Everything up to the first step that writes."""
+        problem = ""
+        try:
+            self._check_store()
+        except Damaged as damage:
+            problem = str(damage)
         found = survey(self.disk, self.paths, self.known)
         maps = self._load(found)
         self._replay(maps)
-        return Seen(self.known, found, maps)
+        return Seen(self.known, found, maps, problem)
 
     def _check_store(self) -> bool:
         """Whether STORE is missing: the first start was killed before it, or a person deleted it."""

@@ -16,6 +16,7 @@ from persistence_proc.survey import map_files
 from protocol.changes import DROP, apply_change, decode_changes
 from protocol.disk import Disk, boot_id
 from protocol.errors import Damaged, MalformedMessage, OutliveError, StateRefused
+from protocol.frames import Record
 from protocol.outbox_files import OutboxContents, read_outbox
 
 ATTEMPTS = 5  # a running system moves files under the reader: looked at again, it is usually whole
@@ -32,6 +33,8 @@ class ShownMap(msgspec.Struct):
     in_outbox: int = 0
     """Changes that only the outbox holds."""
     problem: str = ""
+    unreadable: bool = False
+    """Its files can't be used: `items` is not what it holds."""
 
 
 class ShownNamespace(msgspec.Struct):
@@ -85,6 +88,9 @@ def _read_settled(disk: Disk, paths: Paths) -> ShownStore:
         except FileNotFoundError as error:
             problem = f"{error.filename} is missing"
             continue
+        except OSError as error:
+            problem = f"{error.filename}: {error.strerror}"
+            continue
         except StateRefused as error:
             problem = str(error)
             continue
@@ -97,7 +103,7 @@ def _read_settled(disk: Disk, paths: Paths) -> ShownStore:
 
 def _from_journal(seen: Seen) -> ShownStore:
     books = seen.known.books
-    store = ShownStore({}, seen.known.last_lsn, [])
+    store = ShownStore({}, seen.known.last_lsn, [seen.problem] if seen.problem else [])
     for name, entry in books.namespaces.items():
         store.namespace(name, entry)
     for found in seen.found:
@@ -109,7 +115,7 @@ def _from_journal(seen: Seen) -> ShownStore:
         current = found.current.generation
         namespace.maps[found.key[1]] = ShownMap(
             one.items if one else {}, current.lsn if current else None, found.entry.last_change,
-            problem=found.problems if one is None or one.previous_used else "",
+            problem=found.problems if one is None or one.previous_used else "", unreadable=one is None,
         )  # fmt: skip
         if one is None:
             namespace.problem = f"{namespace.problem} {found.problems}".strip()
@@ -163,6 +169,9 @@ def _add_outbox(store: ShownStore, name: str, contents: OutboxContents) -> None:
     if _is_of_another_history(contents, namespace.entry):
         store.problems.append(f"the outbox of {name} belongs to another history of it; it is not shown")
         return
+    if (unfit := _does_not_join(contents, namespace)) is not None:
+        store.problems.append(f"the outbox of {name} is not shown: {unfit}")
+        return
     try:
         _apply_records(contents, namespace)
     except MalformedMessage as error:
@@ -176,17 +185,32 @@ def _is_of_another_history(contents: OutboxContents, entry: NamespaceEntry | Non
     return identity.identity != entry.identity
 
 
+def _newer(contents: OutboxContents, entry: NamespaceEntry | None) -> list[Record]:
+    """The records that the state lacks."""
+    applied, since = (entry.applied, entry.since) if entry else (0, 0)
+    return [record for record in contents.records if record.seq > applied and record.epoch >= since]
+
+
+def _does_not_join(contents: OutboxContents, namespace: ShownNamespace) -> str | None:
+    """Why what the outbox holds can't be put on top of what is shown, or None."""
+    if namespace.entry is None and namespace.maps:
+        return "without the journal nobody knows up to which change the files are"
+    applied = namespace.entry.applied if namespace.entry else 0
+    newer = _newer(contents, namespace.entry)
+    begins = max(contents.acked, newer[0].base if newer else 0)
+    if begins <= applied:
+        return None
+    return f"it knows that changes up to {begins} were acknowledged, and the state here ends at change {applied}"
+
+
 def _apply_records(contents: OutboxContents, namespace: ShownNamespace) -> None:
     applied = namespace.entry.applied if namespace.entry else 0
-    since = namespace.entry.since if namespace.entry else 0
-    for record in contents.records:
-        if record.seq <= applied or record.epoch < since:
-            continue
+    for record in _newer(contents, namespace.entry):
         namespace.in_outbox += record.seq - max(record.base, applied)
         for op, name, key, value in decode_changes(record.payload):
             shown = namespace.map(name)
             shown.in_outbox += 1
             if op == DROP:
                 del namespace.maps[name]
-            else:
+            elif not shown.unreadable:
                 apply_change(shown.items, op, key, value)

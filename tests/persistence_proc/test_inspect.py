@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from persistence_proc.recovery import recover
 from persistence_proc.tools.foreign_values import Placeholder, Unreadable, show_value
 from persistence_proc.tools.plain import plain
 from persistence_proc.tools.reading import read_store
@@ -154,6 +155,39 @@ def test_a_damaged_journal_is_named_and_the_files_are_shown(stored: Path) -> Non
     assert done.returncode == 0
     assert "first frame of a journal segment" in done.stderr
     assert "[1, 2]" in done.stdout
+
+
+@pytest.mark.parametrize("segment", ["a folder", "of another store"])
+def test_a_journal_that_is_not_ours_to_read_is_named_and_the_files_are_shown(stored: Path, segment: str) -> None:
+    path = max((stored / "journal").iterdir())
+    path.unlink()
+    if segment == "a folder":
+        path.mkdir()
+    else:
+        recover(Disk(), str(stored / "elsewhere")).journal.close()
+        next((stored / "elsewhere" / "journal").iterdir()).rename(stored / "journal" / f"{1:020d}.log")
+        for other in {*(stored / "journal").iterdir()} - {stored / "journal" / f"{1:020d}.log"}:
+            other.unlink()
+    done = run("inspect", stored, "bot", "misc")
+    assert done.returncode == 0
+    assert str(stored / "journal") in done.stderr
+    assert "[1, 2]" in done.stdout
+
+
+def test_an_outbox_that_goes_on_behind_the_state_is_not_mixed_with_it(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence, bot(persistence) as worker:
+        assert worker.read_line() == "stored"
+        persistence.terminate()
+        put(worker, "late")
+        worker.kill()
+    for segment in (data_dir / "journal").iterdir():
+        segment.unlink()
+    done = run("inspect", data_dir, "bot", "misc")
+    assert "late" not in done.stdout
+    assert "the outbox of bot is not shown" in done.stderr
+    misc = data_dir / "bot" / "misc.pkl"
+    misc.unlink()
+    assert run("inspect", data_dir, "bot", "misc").returncode == 1, "a part of a map is shown as the map"
 
 
 # Values of strangers
