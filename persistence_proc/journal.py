@@ -283,12 +283,12 @@ class JournalContents(NamedTuple):
     def last_lsn(self) -> int:
         return self.spans[-1].last
 
-    def frames(self, above: int = 0) -> Iterator[tuple[int, Catalog | Commit]]:
-        """(LSN, what it says) of all frames above an LSN. One segment at a time is in memory."""
     def path_of(self, lsn: int) -> str:
         """The segment that holds this frame."""
         return next(span.path for span in self.spans if span.first <= lsn <= span.last)
 
+    def frames(self, above: int = 0) -> Iterator[tuple[int, Catalog | Commit]]:
+        """(LSN, what it says) of all frames above an LSN. One segment at a time is in memory."""
         for span in self.spans:
             if span.last <= above:
                 continue

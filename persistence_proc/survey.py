@@ -90,8 +90,8 @@ def read_knowledge(contents: JournalContents) -> Knowledge:
             first.read(frame)
             first.maps = {key: _copy(entry) for key, entry in first.maps.items()}
         elif frame.store_id != store_id:
-            path, first = contents.path_of(lsn), contents.spans[0].path
-            raise ForeignStore(f"{path} is a segment of another store than {first}: a copy in a wrong place? {REMEDY}")
+            path, oldest = contents.path_of(lsn), contents.spans[0].path
+            raise ForeignStore(f"{path} is a segment of another store than {oldest}: a copy in a wrong place? {REMEDY}")
         books.read(frame)
     state = JournalState.TORN if contents.torn else JournalState.CLEAN
     return Knowledge(

@@ -137,12 +137,12 @@ class Store:
     def segment(self, first: int) -> Path:
         return Path(self.paths.journal, segment_name(first))
 
+    def segment_lsns(self) -> list[int]:
+        return [first for first, _ in self.journal.segments]
+
     def quarantined(self) -> list[str]:
         folder = Path(self.paths.quarantine)
         return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
-
-    def segment_lsns(self) -> list[int]:
-        return [first for first, _ in self.journal.segments]
 
     def recovered_items(self) -> dict[MapKey, list[tuple[bytes, bytes]]]:
         return {key: list(one.items.items()) for key, one in recover(self.disk, self.dir).maps.items()}
@@ -448,10 +448,6 @@ def test_a_damaged_store_file_is_named(lived_in: Store) -> None:
         recover(lived_in.disk, lived_in.dir)
 
 
-def test_the_journal_of_another_store_is_foreign(lived_in: Store, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    other = Store(tmp_path / "elsewhere")
-    shutil.copy(other.paths.store, lived_in.paths.store)
 def test_one_segment_of_another_store_is_named(lived_in: Store, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     other = Store(tmp_path / "elsewhere")
@@ -464,6 +460,10 @@ def test_one_segment_of_another_store_is_named(lived_in: Store, tmp_path: Path) 
         recover(lived_in.disk, lived_in.dir)
 
 
+def test_the_journal_of_another_store_is_foreign(lived_in: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    other = Store(tmp_path / "elsewhere")
+    shutil.copy(other.paths.store, lived_in.paths.store)
     with pytest.raises(ForeignStore, match="another store"):
         recover(lived_in.disk, lived_in.dir)
 
