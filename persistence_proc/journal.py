@@ -274,6 +274,8 @@ class JournalContents(NamedTuple):
     """Why the run does not begin with the oldest file; whoever needs frames before it must refuse."""
     unusable: list[str]
     """Paths of the segments before the run."""
+    newest_bytes: int
+    """Length of the newest segment's frames, and of the torn tail behind them."""
 
     @property
     def first_lsn(self) -> int:
@@ -312,12 +314,13 @@ def read_journal(disk: Disk, folder: str) -> JournalContents | None:
     spans: list[SegmentSpan] = []
     torn: TornTail | None = None
     damage: Damaged | None = None
+    newest_bytes = 0
     while paths:
         path = paths[-1]
         try:
             scan = scan_segment(path, memoryview(disk.read_file(path)))
             if not spans:
-                torn = _tail(path, scan)
+                torn, newest_bytes = _tail(path, scan), scan.end + scan.dirty
             last = _last_that_counts(path, scan, spans[0].first if spans else None)
         except Damaged as found:
             if not spans:
@@ -326,7 +329,7 @@ def read_journal(disk: Disk, folder: str) -> JournalContents | None:
             break
         spans.insert(0, SegmentSpan(path, scan.first, last))
         paths.pop()
-    return JournalContents(disk, spans, torn, damage, paths) if spans else None
+    return JournalContents(disk, spans, torn, damage, paths, newest_bytes) if spans else None
 
 
 def _tail(path: str, scan: Scan) -> TornTail | None:

@@ -1,7 +1,7 @@
 """Bring back what was acknowledged, or say by name what can't be. What to do when is in `recovery_table`.
 
-* Nothing is written before what was read is synced: a file must never hold more than the journal, and the new
-  catalog must not count on a file that a power cut could take back.
+* Nothing is derived from what was read before that is durable: a file must never hold more than the journal, and the
+  new catalog must not count on a file that a power cut could take back.
 * Nothing of a former life is appended to. What was replayed goes to new files, then a new segment begins.
 * Killed anywhere and run again, the result is the same: files are labelled with the LSN that they hold, and the new
   segment, which sums it all up, comes last.
@@ -179,10 +179,15 @@ class _Recovery:
         return False
 
     def _sync_journal(self) -> None:
-        """A frame that a killed process wrote and never synced counts from here on, so it has to last."""
-        for span in self.contents.spans:
-            self.disk.sync_file(span.path)
-        self.disk.fsync_dir(self.paths.journal)
+        """A frame that a killed process wrote and never synced counts from here on, so it has to last.
+
+        It stands in the newest segment, whose sync may have failed: then the kernel takes the frame for written, and
+        another sync of that file does nothing. So the segment is written anew.
+        """
+        *older, newest = (span.path for span in self.contents.spans)
+        for path in older:
+            self.disk.sync_file(path)
+        self.disk.replace_file(newest, self.disk.read_file(newest)[: self.contents.newest_bytes])
 
     def _sync_files(self, found: list[FoundMap]) -> None:
         """Likewise: a killed save may not have synced its name, nor a person the file that was put back."""

@@ -145,8 +145,8 @@ class Folder:
 Node = File | Folder
 
 
-def fingerprint(root: Folder) -> bytes:
-    """Equal for disks with equal names and contents, whatever of them is durable."""
+def fingerprint(root: Folder, unsynced: bool = False) -> bytes:
+    """Equal for disks with equal names and contents; with `unsynced` only if a cut may leave the same of them, too."""
     digest = blake2b(digest_size=16)
     ids: dict[int, int] = {}
 
@@ -157,10 +157,20 @@ def fingerprint(root: Folder) -> bytes:
         ids[id(node)] = len(ids)
         if isinstance(node, File):
             digest.update(b"f%d:" % len(node.written) + node.written)
+            if unsynced:
+                digest.update(repr((node.medium, sorted(node.history.items()), node.lengths)).encode())
             return
-        for name in sorted(node.names):
+        names(node.names)
+        if unsynced:
+            names(node.durable)
+            for one in node.pending:
+                digest.update(f"{one.gone}>{one.made}/".encode())
+                names({one.made: one.node} if one.node else {})
+
+    def names(some: dict[str, Node]) -> None:
+        for name in sorted(some):
             digest.update(b"d" + name.encode() + b"/")
-            add(node.names[name])
+            add(some[name])
         digest.update(b".")
 
     add(root)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import pickle
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from protocol.changes import DELETE, DROP, INSERT, REPLACE, Change, apply_change
 from protocol.disk import Disk
 from protocol.errors import Damaged, ForeignStore, StateRefused, StateWentBack
 from protocol.keys import encode_key
+from tests.lab.memory_disk import MemoryDisk, Moment
 
 MapKey = tuple[str, str]
 
@@ -374,7 +378,7 @@ def test_a_torn_tail_is_quarantined_and_the_rest_is_served(lived_in: Store) -> N
     (torn,) = lived_in.quarantined()
     assert torn.startswith(path.name)
     assert torn.endswith(".torn")
-    assert path.read_bytes()[: end - 40] == data[: end - 40]
+    assert path.read_bytes().ljust(end, b"\0")[: end - 40] == data[: end - 40]
     assert lived_in.recovered_items() == before
     assert lived_in.quarantined() == [torn]
 
@@ -514,9 +518,10 @@ def snapshot(store: Store) -> dict[str, bytes]:
 
 
 class RecordingDisk(Disk):
-    """Remembers what was synced, and what was first written."""
+    """Remembers what was synced, and what of it before the first write outside the journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: str) -> None:
+        self.journal = journal
         self.synced: list[str] = []
         self.synced_before_first_write: list[str] | None = None
 
@@ -528,38 +533,53 @@ class RecordingDisk(Disk):
         self.synced.append(path)
         super().fsync_dir(path)
 
-    def _wrote(self) -> None:
-        if self.synced_before_first_write is None:
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if flags & os.O_CREAT and not path.startswith(self.journal) and self.synced_before_first_write is None:
             self.synced_before_first_write = list(self.synced)
-
-    def write(self, fd: int, data: bytes | memoryview) -> None:
-        self._wrote()
-        super().write(fd, data)
-
-    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> None:
-        self._wrote()
-        super().pwrite(fd, data, offset)
-
-    def replace(self, source: str, target: str) -> None:
-        self._wrote()
-        super().replace(source, target)
+        return super().open(path, flags, mode)
 
 
 def test_the_journal_is_synced_before_anything_derived_from_it_is_written(lived_in: Store) -> None:
     flip(lived_in.file("positions"))
-    segments = [path for _, path in lived_in.journal.segments]
-    disk = RecordingDisk()
+    *older, newest = (path for _, path in lived_in.journal.segments)
+    inode = os.stat(newest).st_ino
+    disk = RecordingDisk(lived_in.paths.journal)
     recover(disk, lived_in.dir)
-    first = [*segments, lived_in.paths.journal]
+    first = [*older, lived_in.paths.journal]
     assert disk.synced_before_first_write[: len(first)] == first
+    assert os.stat(newest).st_ino != inode, "the newest segment, whose sync may have failed, was not written anew"
 
 
 def test_the_files_that_the_new_catalog_counts_on_are_synced_with_their_directory(lived_in: Store) -> None:
     """A save that was killed before its directory's sync left a name that a power cut takes back."""
-    disk = RecordingDisk()
+    disk = RecordingDisk(lived_in.paths.journal)
     recover(disk, lived_in.dir)
     file = lived_in.file("positions")
     assert {str(file), str(file.parent)} <= set(disk.synced_before_first_write)
+
+
+def test_a_frame_whose_sync_failed_counts_only_when_it_was_written_anew() -> None:
+    """Read back after the kill, lost in the power cut: a map file would hold more than the journal."""
+    disk = MemoryDisk()
+    journal = recover(disk, "/state").journal
+    disk.on_call = _failing_fdatasync
+    entry = NamespaceEntry("bot", epoch=1, applied=1)
+    journal.append(2, Commit([Section(entry, [put("a", "X", b"v")])]))
+    with pytest.raises(OSError, match="Input/output"):
+        journal.sync()
+    after = disk.moment().after_kill()
+    moments: list[Moment] = []
+    after.on_call = lambda name, path: moments.append(after.moment())
+    recover(after, "/state")
+    moments.append(after.moment())
+    for left in (left for moment in moments for left in moment.after_power_cuts(10, random.Random(1))):
+        recovered = recover(left, "/state")  # never "beyond the journal's end"
+    assert recovered.namespaces["bot"].applied == 1
+
+
+def _failing_fdatasync(name: str, path: str) -> None:
+    if name == "fdatasync":
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_recovery_killed_at_any_step_and_run_again_gives_the_same(lived_in: Store, tmp_path: Path) -> None:
