@@ -9,16 +9,36 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Concatenate, ParamSpec
 
 from protocol.errors import InsecureDirectory
 
 _F_FULLFSYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone stops at the drive's cache
 _WRITE_SLICE = 64 * 2**20  # a single write(2) is cut at 2 GiB by Linux, smaller by some file systems
+
+_P = ParamSpec("_P")
+_OnFile = Callable[Concatenate["Disk", int, _P], None]
+
+
+def _naming_its_file(call: _OnFile[_P]) -> _OnFile[_P]:
+    """A failed call on a descriptor names the file, as one on a path does by itself."""
+
+    @functools.wraps(call)
+    def named(disk: Disk, fd: int, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            call(disk, fd, *args, **kwargs)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = _path_of(fd)
+            raise
+
+    return named
 
 
 class Disk:
@@ -33,12 +53,14 @@ class Disk:
     def close(self, fd: int) -> None:
         os.close(fd)
 
+    @_naming_its_file
     def write(self, fd: int, data: bytes | memoryview) -> None:
         """Write all of `data` at the descriptor's position."""
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view[:_WRITE_SLICE]) :]
 
+    @_naming_its_file
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data` at `offset`."""
         view = memoryview(data)
@@ -58,9 +80,11 @@ class Disk:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
+    @_naming_its_file
     def truncate(self, fd: int, length: int) -> None:
         os.ftruncate(fd, length)
 
+    @_naming_its_file
     def preallocate(self, fd: int, length: int) -> None:
         """Reserve blocks for the first `length` bytes, so that a full disk is an error here and not later."""
         if hasattr(os, "posix_fallocate"):
@@ -83,6 +107,7 @@ class Disk:
 
     # Making durable
 
+    @_naming_its_file
     def fsync(self, fd: int) -> None:
         """Data and metadata of the file are on the medium when this returns."""
         if _F_FULLFSYNC is not None:
@@ -90,6 +115,7 @@ class Disk:
         else:
             os.fsync(fd)
 
+    @_naming_its_file
     def fdatasync(self, fd: int) -> None:
         """Data of the file, also what was dirtied through a mapping (so on Linux), is on the medium."""
         if _F_FULLFSYNC is not None or not hasattr(os, "fdatasync"):
@@ -182,6 +208,16 @@ class Disk:
             self.fsync(fd)
         finally:
             self.close(fd)
+
+
+def _path_of(fd: int) -> str | None:
+    """The path of an open file, where the system tells."""
+    try:
+        if hasattr(fcntl, "F_GETPATH"):  # macOS
+            return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
 
 
 def check_private(path: str) -> None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,85 @@ def test_short_writes_are_continued(disk: Disk, data_dir: Path, monkeypatch: pyt
     monkeypatch.undo()
     assert disk.read_file(str(data_dir / "f")) == b"0abcdefgh9"
     disk.close(fd)
+
+
+def test_a_signal_in_the_middle_neither_fails_a_write_nor_cuts_it_short(disk: Disk) -> None:
+    data = bytes(range(256)) * 4096
+    writer, got = threading.get_ident(), bytearray()
+    reading, writing = os.pipe()
+
+    def read_between_signals() -> None:
+        while len(got) < len(data):
+            signal.pthread_kill(writer, signal.SIGUSR1)  # the pipe is full most of the time: write(2) is interrupted
+            got.extend(os.read(reading, 50_000))
+
+    reader = threading.Thread(target=read_between_signals)
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        reader.start()
+        disk.write(writing, data)
+    finally:
+        reader.join()
+        signal.signal(signal.SIGUSR1, before)
+        os.close(reading)
+        os.close(writing)
+    assert bytes(got) == data
+
+
+@pytest.mark.parametrize("call", ["write", "pwrite", "zero_fill"])
+def test_a_write_that_fails_behind_a_short_one_is_an_error_that_names_the_file(
+    disk: Disk, data_dir: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    room = [5]
+
+    def until_full(write: Callable[..., int]) -> Callable[..., int]:
+        def some(fd: int, data: bytes, *offset: int) -> int:
+            if not room[0]:
+                raise OSError(errno.ENOSPC, "full")
+            done = write(fd, data[: min(3, room[0])], *offset)
+            room[0] -= done
+            return done
+
+        return some
+
+    monkeypatch.setattr(os, "write", until_full(os.write))
+    monkeypatch.setattr(os, "pwrite", until_full(os.pwrite))
+    fd = disk.open(str(data_dir / "f"), os.O_RDWR | os.O_CREAT)
+    arguments = {"write": (b"0123456789",), "pwrite": (b"0123456789", 0), "zero_fill": (10,)}[call]
+    with pytest.raises(OSError, match=r"full: '.*/f'"):
+        getattr(disk, call)(fd, *arguments)
+    assert disk.size(fd) == 5
+    disk.close(fd)
+
+
+def test_a_failed_call_on_a_descriptor_names_the_file(disk: Disk, data_dir: Path) -> None:
+    path = str(data_dir / "f")
+    disk.write_file(path, b"")
+    fd = disk.open(path, os.O_RDONLY)
+    failing = (
+        lambda: disk.write(fd, b"x"), lambda: disk.pwrite(fd, b"x", 0), lambda: disk.zero_fill(fd, 1),
+        lambda: disk.truncate(fd, 1), lambda: disk.preallocate(fd, 1),
+    )  # fmt: skip
+    for call in failing:
+        with pytest.raises(OSError, match=path):
+            call()
+    disk.close(fd)
+
+
+@pytest.mark.parametrize("call", ["fsync", "fdatasync"])
+def test_a_failed_sync_names_the_file(disk: Disk, data_dir: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, call, fail)
+    monkeypatch.setattr("protocol.disk._F_FULLFSYNC", None)
+    fd = disk.open(str(data_dir / "f"), os.O_RDWR | os.O_CREAT)
+    with pytest.raises(OSError, match=str(data_dir / "f")):
+        getattr(disk, call)(fd)
+    disk.close(fd)
+    if call == "fsync":
+        with pytest.raises(OSError, match=str(data_dir)):
+            disk.fsync_dir(str(data_dir))
 
 
 def test_preallocated_and_zero_filled_files_have_their_length(disk: Disk, data_dir: Path) -> None:
