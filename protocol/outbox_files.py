@@ -138,6 +138,7 @@ def _join(
     """
     chain: list[Record] = []
     hole: Damaged | None = None
+    segments = _newest(segments)
     for index, segment in enumerate(segments):
         before = chain[-1].seq if chain else 0
         if not segment.records:
@@ -162,6 +163,19 @@ def _join(
         what = f"synced changes up to {synced} are missing"
         raise hole or Damaged(segments[-1].path, segments[-1].end, what, _remedy(namespace))
     return chain, []
+
+
+def _newest(segments: list[Segment]) -> list[Segment]:
+    """Without those that a later one stands in for: a power cut may have brought some of them back, in any order."""
+    newest: list[Segment] = []
+    base, last = 2**64, 0  # of what reaches back the furthest
+    for segment in reversed(segments):
+        if segment.records and base <= segment.base and segment.last <= last:
+            continue
+        newest.append(segment)
+        if segment.records and segment.base < base:
+            base, last = segment.base, segment.last
+    return newest[::-1]
 
 
 def _hole(segment: Segment, last: int, acked: int, namespace: str) -> Damaged | None:

@@ -229,6 +229,23 @@ def test_a_folded_segment_that_a_power_cut_brings_back_torn_is_no_damage(
     assert lives.read(OTHER_BOOT).records[-1].seq == outbox.seq
 
 
+def test_folded_segments_that_a_power_cut_brings_back_without_the_first_hide_nothing(
+    lives: Lives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_chain, "COMPACT_AT", 0)
+    outbox = lives.start()
+    while len(outbox._sealed) < 3:
+        put(outbox, size=50_000)
+    second = lives.segments()[1]
+    shutil.copy(second, tmp_path / second.name)
+    outbox.maintain()
+    put(outbox)
+    outbox.sync()
+    shutil.copy(tmp_path / second.name, second)
+    records = lives.read(OTHER_BOOT).records
+    assert (records[0].base, records[-1].seq) == (0, outbox.seq)
+
+
 def test_after_a_power_cut_everything_counts_as_shipped(lives: Lives) -> None:
     outbox = lives.start()
     put(outbox, 5)
