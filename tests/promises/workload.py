@@ -14,12 +14,15 @@ from typing import Any
 Maps = tuple[dict[Any, Any], dict[Any, Any]]
 
 
-def step(n: int, maps: Maps, transaction: Callable[[], AbstractContextManager[Any]]) -> None:
-    """The n-th step, at most one change: puts, updates, deletes, moves, and transactions over both maps."""
+def step(n: int, maps: Maps, transaction: Callable[[], AbstractContextManager[Any]], weight: int = 1) -> None:
+    """The n-th step, at most one change: puts, updates, deletes, moves, and transactions over both maps.
+
+    Values have up to 49 * `weight` characters.
+    """
     left, right = maps
     kind = n % 7
     if kind < 3:
-        left[f"k{n % 31}"] = {"n": n, "text": "x" * (n % 50)}
+        left[f"k{n % 31}"] = {"n": n, "text": "x" * (n % 50 * weight)}
     elif kind == 3:
         if left.pop(f"k{(n * 5) % 31}", None) is None:
             left["counter"] = n

@@ -1,0 +1,21 @@
+"""All promises under chaos, briefly: what `python -m tests.chaos` does with a thousand kills."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.episodes import run_episode
+from tests.lab.effort import Effort
+
+
+@pytest.mark.parametrize("supervised", [False, True], ids=["bots and persistence", "a supervisor and its children"])
+def test_nothing_is_lost_whoever_is_killed_whenever(lab: Effort, tmp_path: Path, supervised: bool) -> None:
+    counted: Counter[str] = Counter()
+    rounds = lab.pick(2 if supervised else 4, 40)
+    run_episode(lab.seed, 0, tmp_path, counted, rounds, supervised)
+    assert counted["kills"] > 0
+    for what, number in counted.items():
+        lab.count(what, number)
