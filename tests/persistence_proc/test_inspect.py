@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from persistence_proc.journal_format import segment_name
 from persistence_proc.recovery import recover
 from persistence_proc.tools.foreign_values import Placeholder, Unreadable, show_value
 from persistence_proc.tools.plain import plain
@@ -159,15 +160,14 @@ def test_a_damaged_journal_is_named_and_the_files_are_shown(stored: Path) -> Non
 
 @pytest.mark.parametrize("segment", ["a folder", "of another store"])
 def test_a_journal_that_is_not_ours_to_read_is_named_and_the_files_are_shown(stored: Path, segment: str) -> None:
-    path = max((stored / "journal").iterdir())
-    path.unlink()
+    ours = list((stored / "journal").glob("*.log"))
+    for path in ours:
+        path.unlink()
     if segment == "a folder":
-        path.mkdir()
+        ours[0].mkdir()
     else:
         recover(Disk(), str(stored / "elsewhere")).journal.close()
-        next((stored / "elsewhere" / "journal").iterdir()).rename(stored / "journal" / f"{1:020d}.log")
-        for other in {*(stored / "journal").iterdir()} - {stored / "journal" / f"{1:020d}.log"}:
-            other.unlink()
+        (stored / "elsewhere" / "journal" / segment_name(1)).rename(stored / "journal" / segment_name(1))
     done = run("inspect", stored, "bot", "misc")
     assert done.returncode == 0
     assert str(stored / "journal") in done.stderr
