@@ -12,6 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from protocol.errors import FlushTimeout
+from strategy_proc import Session
+
 _MS_NOSUID_NODEV = 2 | 4
 _DETACH = 2
 
@@ -52,6 +55,15 @@ def fill(folder: Path) -> Path:
                 while file.write(bytes(size)) == size:
                     pass
     return ballast
+
+
+def flushed(state: Session) -> bool:
+    """Whether everything is durable within a second."""
+    try:
+        state.flush(1.0)
+    except FlushTimeout:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -10,18 +10,10 @@ from protocol.errors import FlushTimeout, OutboxFull
 from strategy_proc import Session, connect
 from tests.lab.effort import Effort
 from tests.processes import PersistenceProcess
-from tests.resources.scarce import fill, no_file_grows, small_disk
+from tests.resources.scarce import fill, flushed, no_file_grows, small_disk
 from tests.waiting import wait_until
 
 VALUE = b"x" * 10_000
-
-
-def flushed(state: Session) -> bool:
-    try:
-        state.flush(1.0)
-    except FlushTimeout:
-        return False
-    return True
 
 
 def recovered(data_dir: Path) -> dict[str, object]:
