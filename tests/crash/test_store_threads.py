@@ -1,0 +1,70 @@
+"""The writer's work inside the saver's, at each of its calls; and what a segment that goes was still needed for."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+
+from tests.crash.store_judge import Judge
+from tests.crash.store_world import Entropy, World, entropy
+from tests.lab.effort import Effort
+
+__all__ = ["entropy"]
+
+ACTS: dict[str, Callable[[World], object]] = {
+    "a commit": lambda world: (world.insert(), world.commit()),
+    "a batch in flight": lambda world: (world.insert(), world.service.turn()),
+    "a drop in flight": lambda world: (world.drop(), world.service.turn()),
+    "a drop": lambda world: (world.drop(), world.commit()),
+    "a drop and another life": lambda world: (world.drop(), world.insert(), world.commit()),
+    "a rotation": lambda world: world.rotate(),
+    "a failed sync": lambda world: (world.fail_sync(), world.commit()),
+}
+
+
+def test_whatever_the_writer_does_at_any_call_of_a_save_no_cut_breaks_it(lab: Effort, entropy: Entropy) -> None:
+    """Two generations, two segments, two namespaces; a save of a map that changes meanwhile."""
+    judge = Judge(lab, entropy, lab.pick(64, 4096))
+    for act in ACTS:
+        for at in itertools.count():
+            world = lived_in(entropy)
+            world.insert()
+            world.service.turn(hurry=True)
+            judge.watch(world)
+            calls = world.save_while(at, functools.partial(ACTS[act], world))
+            world.settle()
+            judge.judge(world)
+            lab.count("interleavings")
+            if at >= calls:
+                break
+
+
+def test_a_drop_that_is_not_durable_still_needs_the_segments_of_its_map(lab: Effort, entropy: Entropy) -> None:
+    """The cut brings the map back: what it needs must not have gone."""
+    judge = Judge(lab, entropy, lab.pick(64, 4096))
+    for at in itertools.count():
+        world = World(entropy)
+        world.begin()
+        world.both()
+        world.rotate()
+        for _ in range(2):  # now only the map that no file holds needs the first segment
+            world.save_beside_a_drop(world.insert)
+        assert not any("bot" in path for path in world.disk.listdir("/state"))
+        judge.watch(world)
+        calls = world.save_beside_a_drop(world.drop, at, functools.partial(World.commit, world))
+        world.save_beside_a_drop(world.insert)
+        judge.judge(world)
+        assert len(world.writer.journal.segments) == 1, "the drop is durable, and nothing needs the first segment"
+        if at >= calls:
+            break
+
+
+def lived_in(entropy: Entropy) -> World:
+    """Maps with two generations, one dirty, one dropped; two segments; two namespaces."""
+    world = World(entropy)
+    world.begin()
+    for step in ("both", "save", "transaction", "rotate", "save", "transaction"):
+        getattr(world, step)()
+        world.settle()
+    return world
