@@ -108,10 +108,10 @@ def _ask_for_snapshot(server: Connection, namespace: str) -> None:
 
 
 def _lost_maps(disk: Disk, paths: Paths, namespace: str) -> bool:
-    """Whether recovery refuses this namespace for maps that are lost."""
+    """Whether recovery refuses this namespace for maps that are lost. Raises OSError when that can't be seen."""
     try:
         seen = look(disk, paths.data_dir)
-    except (StateRefused, OSError):
+    except (StateRefused, FileNotFoundError):  # no state to speak of, or a running process moves its files
         return False
     found = seen.found if seen else []
     return any(one.key[0] == namespace and one.action is Action.REFUSE_NAMESPACE for one in found)

@@ -39,7 +39,7 @@ NEAR = {
     READ_ONLY: (1, 6), FORBIDDEN: (1, 6), NO_DESCRIPTORS: (1, 6),
 }  # fmt: skip
 """How often each strikes, and at which of the calls: every one, every fourth ..."""
-CHANGES = 8
+CHANGES = 7
 SHORT = 1  # seed of the short life, which comes by every kind of call
 
 
