@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import Fenced, NamespaceInUse
+from protocol.errors import Fenced, FlushTimeout, NamespaceInUse
 from strategy_proc import connect
 from tests.processes import PersistenceProcess, WorkerProcess
 from tests.waiting import wait_until
@@ -102,6 +102,25 @@ def test_a_zombie_that_wakes_up_after_its_replacement_changes_nothing_and_is_tol
         with connect("bot", data_dir=hosts[0], endpoint=endpoint, takeover=True) as state:
             assert state.map("m") == {"mine": "new owner", "last": 1}
             assert state.recovered.set_aside > 0, "the zombie's changes belong to another history"
+
+
+def test_what_a_replaced_session_had_recorded_is_set_aside_also_when_its_successor_is_further(data_dir: Path) -> None:
+    with PersistenceProcess(own_folder(data_dir, "store")) as persistence:
+        endpoint = f"ipc://{persistence.data_dir}/sockets"
+        hosts = own_folder(data_dir, "a"), own_folder(data_dir, "b")
+        old = connect("bot", data_dir=hosts[0], endpoint=endpoint)
+        m = old.map("m")
+        assert old._pump is not None
+        old._pump.stop()
+        m["recorded, never shipped"] = 1
+        with pytest.raises(FlushTimeout):
+            old.close(0)
+        with connect("bot", data_dir=hosts[1], endpoint=endpoint, takeover=True) as state:
+            state.map("m").update(a=1)
+            state.map("m")["b"] = 2
+        with connect("bot", data_dir=hosts[0], endpoint=endpoint, takeover=True) as state:
+            assert state.map("m") == {"a": 1, "b": 2}
+            assert state.recovered.set_aside == 1, "a change that had returned is gone without a word"
 
 
 def test_a_fenced_session_raises_from_every_call(data_dir: Path) -> None:
