@@ -141,7 +141,7 @@ class ChangeTooLarge(OutliveError, ValueError):
 
 
 class OutboxFull(OutliveError, OSError):
-    """Raised when no outbox segment could be prepared, so that a change can't be recorded."""
+    """Raised when no outbox segment could be prepared, so that a change can't be recorded; by `connect`, too."""
 
 
 class TransactionInProgress(OutliveError):

@@ -11,8 +11,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FunctionType, ModuleType
 
 import zmq
@@ -26,6 +26,7 @@ from protocol.errors import (
     NamespaceDamaged,
     NamespaceInUse,
     NotAllowed,
+    OutboxFull,
     OutliveError,
     PersistenceUnavailable,
     ProtocolMismatch,
@@ -79,7 +80,8 @@ def connect(
     `takeover`: fence a live session of another host. `curve_dir`: folder of the CURVE keys, for tcp.
 
     Raises `PersistenceUnavailable`, `NamespaceInUse`, `StateWentBack`, `ForeignStore`, `Damaged`, `NamespaceDamaged`,
-    `InsecureDirectory`, `SocketPathTooLong`, `NotAllowed`, `ProtocolMismatch`, `BadName`, `ConfigError`.
+    `InsecureDirectory`, `SocketPathTooLong`, `NotAllowed`, `ProtocolMismatch`, `BadName`, `ConfigError`; `OutboxFull`
+    when the disk has no room for the changes of a new session, or refuses its files.
     It never starts on empty or older state by mistake.
     """
     if namespace is not None:
@@ -115,14 +117,17 @@ class _Connecting:
 
     def run(self, codec: ValueCodec) -> Session:
         endpoint = self._find_endpoint()
-        folder = self._make_folders()
+        with _named(self.data_dir):
+            folder = self._make_folders()
         with ExitStack() as taken:
             lock = OutboxLock(self.disk, folder, self.namespace)
             taken.callback(lock.release)
-            lock.acquire()
+            with _named(folder):
+                lock.acquire()
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             taken.callback(context.destroy, linger=0)
-            outbox = Outbox.load(self.disk, folder, self.namespace, boot_id())
+            with _named(folder):
+                outbox = Outbox.load(self.disk, folder, self.namespace, boot_id())
             taken.callback(outbox.close)
             opened, state, recovered = self._recover(context, endpoint, outbox)
             session = Session(self.namespace, opened.epoch, outbox, lock, codec, state, recovered)
@@ -145,11 +150,13 @@ class _Connecting:
             opened, parts = self._open(client, outbox)
         finally:
             client.abandon()
-        leftovers, aside = self._leftovers(outbox, opened)
+        with _named(outbox.folder):
+            leftovers, aside = self._leftovers(outbox, opened)
         state = decode_state(opened, parts)
         for record in leftovers:
             apply_record(state, record)
-        outbox.begin(opened.store_id, opened.epoch, opened.applied, leftovers)
+        with _named(outbox.folder):
+            outbox.begin(opened.store_id, opened.epoch, opened.applied, leftovers)
         return opened, state, _describe(opened, state, leftovers, aside)
 
     # Where
@@ -218,7 +225,8 @@ class _Connecting:
         alive = refused.code == RefusedCode.SESSION_ALIVE
         self.failure = NamespaceInUse if alive else PersistenceUnavailable
         if refused.code == RefusedCode.STALE_OPEN:
-            outbox.skip_life(refused.number)
+            with _named(outbox.folder):
+                outbox.skip_life(refused.number)
         elif refused.code == RefusedCode.RECOVERING:
             self.deadline = max(self.deadline, time.monotonic() + self.timeout)
         return f"its present session is alive: {refused.message}" if alive else refused.message
@@ -236,10 +244,10 @@ class _Connecting:
                 f"the outbox of {self.namespace!r} belongs to store {outbox.identity.store_id.hex()}, "
                 f"this is {opened.store_id.hex()}; 'outlive accept {self.namespace}' puts it into quarantine"
             )
+        newer = [r for r in contents.records if r.seq > opened.applied]
         torn = [r for r in contents.set_aside if r.seq > opened.applied]
-        # Whatever its seq: the history that replaced it has other changes under the same numbers
-        foreign = [r for r in contents.records if r.epoch < opened.since] + torn
-        ours = [r for r in contents.records if r.epoch >= opened.since and r.seq > opened.applied]
+        foreign = [r for r in newer if r.epoch < opened.since] + torn
+        ours = [r for r in newer if r.epoch >= opened.since]
         if opened.applied < contents.acked or (ours and ours[0].base > opened.applied):
             raise StateWentBack(
                 f"the persistence process has {self.namespace!r} up to change {opened.applied}, this outbox knows "
@@ -255,6 +263,20 @@ class _Connecting:
         self.disk.write_file(path, b"".join(encode_record(*record) for record in records))
         self.disk.fsync_dir(folder)
         log.error("%s: %d records of another history are set aside in %s", self.namespace, len(records), path)
+
+
+@contextmanager
+def _named(folder: str) -> Iterator[None]:
+    """A refusal of the disk while a session starts, by its name and with what to do."""
+    try:
+        yield
+    except OutliveError:
+        raise
+    except OSError as error:
+        raise OutboxFull(
+            f"no session can begin in {folder}: {error}. What is recorded there stays as it is; make room, or let us "
+            "write there, and connect again"
+        ) from error
 
 
 def _describe(opened: Opened, state: State, leftovers: list[Record], aside: int) -> Recovered:

@@ -14,13 +14,13 @@ from types import FrameType
 import pytest
 
 from protocol.disk import Disk
-from protocol.errors import FlushTimeout, ReentrantChange, SessionClosed, SyncFailed
+from protocol.errors import FlushTimeout, OutboxFull, ReentrantChange, SessionClosed, SyncFailed
 from protocol.segments import ACKED_AT, RECORDS_AT, SHIPPED_AT, SYNCED_AT
 from strategy_proc import Session, connect, connecting
 from strategy_proc.outbox import Outbox, OutboxLock
 from strategy_proc.pump import Pump
 from tests.processes import PersistenceProcess
-from tests.strategy_proc.outboxes import overwrite
+from tests.strategy_proc.outboxes import FailingDisk, overwrite
 from tests.waiting import wait_until
 
 
@@ -54,6 +54,21 @@ def test_a_connect_that_is_interrupted_gives_everything_back(
     with connect("bot", data_dir=data_dir) as state:
         state.map("m")["a"] = 1
     assert descriptors() == before
+
+
+def test_a_connect_without_room_on_the_disk_says_so_by_name(
+    persistence: PersistenceProcess, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect("bot", data_dir=data_dir) as state:
+        state.map("m")["a"] = 1
+    disk = FailingDisk()
+    disk.full = True
+    with monkeypatch.context() as patch:
+        patch.setattr(connecting, "Disk", lambda: disk)
+        with pytest.raises(OutboxFull, match="make room"):
+            connect("bot", data_dir=data_dir)
+    with connect("bot", data_dir=data_dir) as state:
+        assert state.map("m") == {"a": 1}
 
 
 def test_a_connect_that_is_interrupted_behind_the_start_of_its_thread_ends_it(
