@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 
 from protocol.changes import CLEAR, DELETE, DROP, INSERT, REPLACE, Change, apply_change, decode_changes, encode_changes
-from protocol.errors import OutboxFull, StateRefused
+from protocol.errors import OutboxFull, StateRefused, SyncFailed
 from protocol.frames import decode_records
 from protocol.outbox_files import Identity, OutboxContents, read_outbox
 from strategy_proc import outbox as outbox_module
@@ -43,7 +43,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 class World:
     """See the module. All randomness is `chance`'s; `busy`: another thread puts whenever the disk is called."""
 
-    def __init__(self, chance: random.Random, busy: bool = False) -> None:
+    def __init__(self, chance: random.Random, busy: bool = False, disk: MemoryDisk | None = None) -> None:
         self.chance, self.busy = chance, busy
         self.look: Callable[[World], None] | None = None
         self.before_call: Callable[[str, str], None] = lambda name, path: None
@@ -66,7 +66,7 @@ class World:
         self.outbox: Outbox | None = None
         self._unique = itertools.count(1)
         self._putting = False
-        self._use(MemoryDisk())
+        self._use(disk or MemoryDisk())
         self.disk.mkdir(DATA_DIR)
         self.disk.fsync_dir("/")
 
@@ -89,7 +89,7 @@ class World:
         self.before_call(name, path)
         if self.busy and self._another_thread_may_put():
             with suppress(OutboxFull):
-                self._append(self.some_changes(1, SMALL))
+                self.append(encode_changes(self.some_changes(1, SMALL)))
 
     def _another_thread_may_put(self) -> bool:
         outbox = self.outbox
@@ -108,19 +108,21 @@ class World:
         self.record(self.some_changes(3, BIG // 2))
 
     def record(self, changes: list[Change]) -> None:
-        """Raises `OutboxFull`, nothing recorded."""
-        self._append(changes)
+        self.append(encode_changes(changes))
         if self.look is not None:
             self.look(self)
 
-    def _append(self, changes: list[Change]) -> None:
-        assert self.outbox is not None
-        payload = encode_changes(changes)
+    @property
+    def seq(self) -> int:
+        return self._live.seq
+
+    def append(self, payload: bytes) -> int:
+        """As the outbox's, and it becomes the truth. Raises `OutboxFull`, nothing recorded."""
         self.history.append(payload)
         self.states.append(after(self.states[-1], [payload]))
         self._putting = True
         try:
-            seq = self.outbox.append(payload)
+            seq = self._live.append(payload)
         except BaseException:
             del self.history[-1:], self.states[-1:]
             raise
@@ -128,6 +130,7 @@ class World:
             self._putting = False
         assert seq == len(self.history)
         self.returned = seq
+        return seq
 
     def some_changes(self, count: int, size: int) -> list[Change]:
         """Changes that a session could make: only a key that is there is replaced or deleted, no value comes twice."""
@@ -153,6 +156,13 @@ class World:
         upto = self.returned
         self._live.sync()
         self.synced = max(self.synced, upto)
+
+    def sync_twice(self) -> None:
+        """The first may tell of what has failed before; the second must not fail."""
+        with suppress(SyncFailed):
+            self.sync()
+        self.sync()
+        assert self.synced == self.returned
 
     # The pump and the server
 
@@ -200,9 +210,16 @@ class World:
             self._live.maintain()
 
     def close(self) -> None:
-        """Leave cleanly, and come back."""
-        self.acknowledge()
         self._live.close()
+        assert not self.disk._open, "a descriptor is left open"
+
+    def drop_in_child(self) -> None:
+        """Nothing is shared with a child."""
+
+    def leave(self) -> None:
+        """Cleanly, and come back."""
+        self.acknowledge()
+        self.close()
         self.kill()
 
     @property
@@ -234,7 +251,12 @@ class World:
         leftovers = [r for r in outbox.contents.records if r.seq > self.applied]
         self.identity = outbox.identity
         self.epoch += 1
-        outbox.begin(STORE, self.epoch, self.applied, leftovers)
+        try:
+            outbox.begin(STORE, self.epoch, self.applied, leftovers)
+        except OSError:
+            outbox.close()
+            assert not self.disk._open, "a descriptor is left open"
+            raise
         self.outbox, self.torn = outbox, False
         assert outbox.seq == self.returned
         self.synced = self.returned  # `begin` has copied the leftovers into a synced segment: that is its claim
