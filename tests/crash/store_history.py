@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from persistence_proc.recovery import Recovered
-from protocol.changes import DELETE, DROP, Change, apply_change, encode_changes
+from protocol.changes import Change, encode_changes
 from protocol.frames import encode_record
 from protocol.messages import Delta, encode
+from tests.lab.bot import Bot
 
-Maps = dict[str, dict[bytes, bytes]]
 Ordered = dict[str, list[tuple[bytes, bytes]]]
 
 
@@ -27,27 +27,15 @@ class Kept(NamedTuple):
     saved_twice: frozenset[Life] = frozenset()
 
 
-class History:
-    """One namespace. `states[n]` is its state after n records."""
+class History(Bot):
+    """One namespace: what it did, and what was said about it."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.states: list[Maps] = [{}]
+        super().__init__(name)
         self.kept = Kept()
 
-    @property
-    def applied(self) -> int:
-        return len(self.states) - 1
-
-    def record(self, epoch: int, changes: Sequence[Change]) -> list[bytes]:
-        """Do `changes` as one record; the message that says so."""
-        state = {name: dict(items) for name, items in self.states[-1].items()}
-        for op, name, key, value in changes:
-            if op == DROP:
-                state.pop(name, None)
-            elif op != DELETE or name in state:
-                apply_change(state.setdefault(name, {}), op, key, value)
-        self.states.append(state)
+    def message(self, epoch: int, changes: Sequence[Change]) -> list[bytes]:
+        """The message that says the newest record."""
         head = Delta(namespace=self.name, epoch=epoch, base=self.applied - 1, upto=self.applied)
         return [encode(head), encode_record(self.applied, epoch, 1, encode_changes(changes))]
 

@@ -172,7 +172,8 @@ class World:
     def send(self, name: str, *changes: Change) -> None:
         """One record reaches the service; nothing is written yet."""
         history = self._history(name)
-        self.service.receive_delta(history.record(self._epochs[name], changes), "")
+        history.do(changes)
+        self.service.receive_delta(history.message(self._epochs[name], changes), "")
 
     # Steps
 

@@ -44,9 +44,9 @@ from protocol.messages import (
     encode,
 )
 from tests.faults.disk_faults import Faults, WatchedDisk
+from tests.lab.bot import Bot
 from tests.lab.memory_disk import MemoryDisk, Moment
 from tests.persistence_proc.raw_session import open_request
-from tests.persistence_proc.test_power_cut import Bot
 
 FOLDER = "/state"
 NAMES = ("bot", "other")
