@@ -29,8 +29,9 @@ class History:
         self.epoch = 0
         self.owner = ""
         """Name of the host whose outbox this history goes on in."""
-        self.foreign: dict[str, int | None] = {}
-        """Host that was the owner's -> the last seq recorded there; None: a kill or a power cut made it unknown."""
+        self.foreign: dict[str, tuple[int, int] | None] = {}
+        """Host that was the owner's -> (where the other host's history begins, last seq recorded here); None: a kill or
+        a power cut made it unknown."""
 
     @property
     def newest(self) -> State:
@@ -59,9 +60,15 @@ class History:
         assert seq <= self.top, f"{self.namespace}: change {seq} is acknowledged, and there are {self.top}"
         self.durable = max(self.durable, seq)
 
+    def zombie_wrote(self, host: str, seq: int | None) -> None:
+        """The former owner's outbox is at `seq`; None: it died in a change."""
+        fork = self.foreign.get(host)
+        if fork is not None:
+            self.foreign[host] = None if seq is None else (fork[0], seq)
+
     # What came back
 
-    def check_server(self, applied: int, state: State, exactly: int | None = None) -> None:
+    def check_server(self, applied: int, state: State) -> None:
         """The persistence process has recovered a prefix with everything it ever acknowledged."""
         assert applied >= self.durable, f"{self.namespace}: acknowledged {self.durable}, recovered {applied}"
         assert applied <= self.top, f"{self.namespace}: recovered {applied}, changes there were {self.top}"
@@ -80,7 +87,7 @@ class History:
         self._check_state(seq, state)
         self._check_recovered(seq, applied, recovered, host)
         if moved:
-            self.foreign[self.owner] = None if self.lost_power else self.returned
+            self.foreign[self.owner] = None if self.lost_power else (seq, self.returned)
         self.foreign.pop(host, None)
         del self.states[seq + 1 :]
         self.returned = self.synced = seq
@@ -96,8 +103,10 @@ class History:
         assert recovered.from_outbox == seq - applied
         assert not recovered.previous_used
         if not self.lost_power or host in self.foreign:
-            last = self.foreign.get(host, 0)
-            assert last is None or recovered.set_aside == max(0, last - applied), "changes vanished without a word"
+            fork = self.foreign.get(host, (0, 0))
+            if fork is not None:
+                assert recovered.set_aside >= fork[1] - fork[0], "changes vanished without a word"
+                assert recovered.set_aside <= fork[1], "more is set aside than there was"
         if seq == 0:
             assert recovered.status is RecoveredStatus.NEW
         elif self.clean == "yes":

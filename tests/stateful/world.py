@@ -114,6 +114,8 @@ class World:
         """A new process connects. `troubles` befall its questions, one each; after `calls` of its disk it is killed."""
         history = self.histories[namespace]
         self._troubles = list(troubles)
+        if len(troubles) > 1 and history.clean == "yes":
+            history.clean = "perhaps"  # an answer lost and the process killed: "the session before" is this one's try
         worker = Worker(self.hosts[host], namespace, self.network)
         worker.disk.calls_left = calls
         try:
@@ -282,9 +284,8 @@ class World:
             pump.step()
         except (Killed, Fenced):
             pass
-        foreign = self.histories[zombie.namespace].foreign
-        if foreign.get(zombie.host.name) is not None:
-            foreign[zombie.host.name] = None if zombie.disk.dead else session._outbox.seq
+        seq = None if zombie.disk.dead else session._outbox.seq
+        self.histories[zombie.namespace].zombie_wrote(zombie.host.name, seq)
         if self.persistence is None:
             return
         self._tell(zombie)
