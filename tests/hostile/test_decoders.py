@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tracemalloc
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.hostile.conftest import less_memory
 from tests.hostile.decoders import DECODERS, Decoder
 from tests.hostile.fuzz import is_installed
 from tests.hostile.mutation import KINDS, LENGTHS, Step, mutate, random_steps
@@ -20,7 +20,6 @@ from tests.lab.effort import Effort
 
 ROOM = 2**20  # bytes that a decoder may need for anything small
 PER_BYTE = 100  # times the input: a list of the smallest objects
-MEMORY = 2**29  # address space for what Python's own unpickler does with a hostile length
 
 EACH = settings(max_examples=max(25, settings().max_examples // 4))
 
@@ -32,12 +31,8 @@ every_decoder = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODE
 
 @pytest.fixture(scope="module", autouse=True)
 def _limited() -> Iterator[None]:
-    """Less address space: a pickle may claim a length, and Python's own reader believes it."""
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()  # noqa: SIM115
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+    with less_memory():
+        yield
 
 
 @every_decoder
