@@ -67,7 +67,7 @@ PERSISTENCE: dict[str, Point] = {
     "recovery.quarantine_written": Point(
         "persistence_proc.quarantine", "Quarantine.keep_journal_damage", "before", "replace"
     ),
-    "recovery.quarantined": Point(
+    "recovery.quarantine_synced": Point(
         "persistence_proc.quarantine", "Quarantine.keep_journal_damage", "after", "fsync_dir"
     ),
     "recovery.before_save": Point(_RECOVERY, "_Recovery._save_one", "before"),
@@ -78,7 +78,7 @@ PERSISTENCE: dict[str, Point] = {
     "recovery.segment_synced": Point(_JOURNAL, "Journal.start", "before", "replace"),
     "recovery.segment_named": Point(_JOURNAL, "Journal.start", "after", "replace"),
     "recovery.after_segment": Point(_RECOVERY, "_Recovery._begin_segment", "after"),
-    "recovery.new_journal_no_store": Point(_RECOVERY, "_new_store", "before", "replace_file"),
+    "recovery.store_not_yet": Point(_RECOVERY, "_new_store", "before", "replace_file"),
     "recovery.store_written": Point(_RECOVERY, "_new_store", "after", "write_file"),
     "recovery.store_renamed": Point(_RECOVERY, "_new_store", "after", "replace_file"),
     "recovery.store_again": Point("persistence_proc.paths", "encode_store", "before"),
@@ -142,10 +142,10 @@ SUPERVISOR: dict[str, Point] = {
     "supervisor.after_start": Point("supervisor.child", "spawn", "after", odds=0.2),
     "supervisor.death_noticed": Point(_LOOP, "Supervisor._ended", "before", odds=0.3),
     "supervisor.death_handled": Point(_LOOP, "Supervisor._ended", "after", odds=0.3),
-    "supervisor.before_reload": Point("supervisor.reload", "take_over", "before"),
-    "supervisor.after_reload": Point("supervisor.reload", "take_over", "after"),
-    "supervisor.stop_asked": Point(_LOOP, "Supervisor.stop", "after"),
-    "supervisor.stopping": Point(_LOOP, "Supervisor._stop_next", "after", odds=0.3),
+    "reload.before": Point("supervisor.reload", "take_over", "before"),
+    "reload.after": Point("supervisor.reload", "take_over", "after"),
+    "stop.asked": Point(_LOOP, "Supervisor.stop", "after"),
+    "stop.next": Point(_LOOP, "Supervisor._stop_next", "after", odds=0.3),
 }
 
 POINTS: dict[str, Point] = {**PERSISTENCE, **WORKER, **SUPERVISOR}

@@ -72,6 +72,11 @@ class Life:
             self.start()
         self.running = True  # type: ignore[attr-defined]
 
+    @property
+    def armed_at(self: RealProcess) -> str:
+        """The part of its life in which this process will kill itself: "shutdown" of "shutdown.saved"; or nothing."""
+        return (self._env.get(POINTS_VARIABLE) or "").partition(".")[0]
+
     def leave(self: RealProcess) -> None:
         """SIGTERM, for a process that has come so far that it listens to signals."""
         self.asked_to_leave = True  # type: ignore[attr-defined]

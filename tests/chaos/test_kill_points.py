@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import os
@@ -38,14 +39,20 @@ def test_a_kill_point_stands_for_code_that_is_there(name: str) -> None:
     )
 
 
+@functools.cache
+def called_by(function: Callable[..., Any]) -> frozenset[str]:
+    """The names that a function calls."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return frozenset(call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls)
+
+
 def reachable(module: ModuleType, function: str, seen: frozenset[str] = frozenset()) -> set[str]:
     """Names that a function calls, also through its own module's functions, its class and `Disk`'s short runs."""
     owner: Any = module
     for part in function.split("."):
         holder, owner = owner, getattr(owner, part)
-    tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    names = {call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls} - {""}
+    names = called_by(getattr(owner, "__func__", owner))
     found = set(names)
     for name in names - seen:
         for place in (holder, module, Disk, *_attributes(module)):

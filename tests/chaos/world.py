@@ -20,7 +20,7 @@ import pytest
 
 from protocol.errors import NamespaceInUse
 from strategy_proc import connect
-from tests.chaos.kill_points import PERSISTENCE, WORKER
+from tests.chaos.kill_points import PERSISTENCE, WORKER, Point
 from tests.chaos.lives import Arsenal, Life, Server, Strategy, bot_arguments, new_ear
 from tests.chaos.offline import read_pickles, recovered_without_outboxes, tear_the_tail
 from tests.chaos.oracle import Lost
@@ -38,6 +38,7 @@ class World:
         self._folder, self._chance, self._arsenal, self.counted = folder, chance, arsenal, counted
         self.bots: list[Strategy] = []
         self._seen: set[Path] = set()
+        self._torn = False
         self._undo = ExitStack()
 
     def __enter__(self) -> World:
@@ -75,8 +76,11 @@ class World:
         self.work(self._chance.uniform(0, 0.15))
         if self._chance.random() < 0.5:
             self.work(0.4, until_death=True)
-        strike = self._chance.choices(list(STRIKES), list(STRIKES.values()))[0]
-        strike(self)
+        fitting = [FITTING[one.armed_at] for one in self.living if one.armed_at in FITTING]
+        if fitting and self._chance.random() < 0.7:
+            self._chance.choice(fitting)(self)
+        else:
+            self._chance.choices(list(STRIKES), list(STRIKES.values()))[0](self)
         self.counted["strikes"] += 1
         if not self.server.running:
             self._at_rest()
@@ -95,10 +99,16 @@ class World:
                 raise Lost(f"not up within {2 * LONG:.0f} s: {[b.errors()[-2000:] for b in self.everybody]}")
 
     def start(self, process: Server | Strategy, calm: bool = False) -> None:
-        points = PERSISTENCE if process is self.server else WORKER
+        points = self._points_of_server() if process is self.server else WORKER
         if isinstance(process, Strategy):
             process.ear.up = False
         process.begin(self._arsenal.environment(points, calm))
+
+    def _points_of_server(self) -> dict[str, Point]:
+        """Those that are reached only now, if it finds no STORE or a torn tail."""
+        part = "" if (self.data_dir / "STORE").exists() else "recovery.store"
+        part, self._torn = "recovery.quarantine" if self._torn else part, False
+        return {name: point for name, point in PERSISTENCE.items() if name.startswith(part)}
 
     def work(self, seconds: float, until_death: bool = False) -> None:
         """Let them work; a reader looks at their files now and then. `until_death`: of any of them."""
@@ -111,7 +121,7 @@ class World:
 
     def look(self, seconds: float) -> int:
         """Hear what is said, bury who has died; how many have."""
-        ends = {os.pidfd_open(process.pid): process for process in self.living}
+        ends = [os.pidfd_open(process.pid) for process in self.living if process.alive]
         try:
             select.select([*ends, *(bot.ear for bot in self.bots)], [], [], seconds)
             dead = [process for process in self.living if not process.alive]
@@ -157,6 +167,7 @@ class World:
         if self._chance.random() < 0.15:
             self.check_journal()
         if self._chance.random() < 0.15 and tear_the_tail(self.data_dir, self._chance.randbytes(50)):
+            self._torn = True
             self.counted["torn tails"] += 1
         if self._chance.random() < 0.05 and (self.data_dir / "STORE").exists():
             (self.data_dir / "STORE").unlink()
@@ -196,7 +207,7 @@ class World:
             self.kill(self.server)
         else:
             self.server.stop()
-        self.work(self._chance.uniform(0.1, 0.6))
+        self.work(self._chance.uniform(0.1, 0.6), until_death=True)
         bots = [bot for bot in self.living if bot is not self.server]
         self.kill(*self._chance.sample(bots, self._chance.randint(0, len(bots))))
         if self.server.running:
@@ -257,3 +268,9 @@ STRIKES: dict[Callable[[World], None], int] = {
     World.strike_shutdown: 3,
     World.strike_leaving: 2,
 }
+FITTING: dict[str, Callable[[World], None]] = {
+    "shutdown": World.strike_shutdown,
+    "close": World.strike_leaving,
+    "compaction": World.strike_outage,
+}
+"""Strikes that lead a process to where it is armed."""
