@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+import zmq
 
 from protocol.errors import ConfigError, MalformedMessage, SocketPathTooLong
 from protocol.limits import MAX_SOCKET_PATH_BYTES
@@ -72,6 +73,14 @@ def _is_path(text: str) -> bool:
         return False
 
 
+def connect_socket(socket: zmq.Socket[Any], address: str) -> None:
+    """Connect to one of an endpoint's two addresses. Raises `ConfigError` for a host that ZeroMQ takes for none."""
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        raise ConfigError(f"{address!r} can't be connected to: {error.strerror}") from None
+
+
 class EndpointFile(msgspec.Struct, frozen=True, kw_only=True):
     """Contents of the file ENDPOINT (JSON): who serves this data directory, and where."""
 
@@ -82,12 +91,16 @@ class EndpointFile(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_endpoint_file(data_dir: str) -> EndpointFile | None:
     """Who serves `data_dir`, or None if nobody has yet. Raises `MalformedMessage`."""
+    path = os.path.join(data_dir, ENDPOINT_FILE)
     try:
-        with open(os.path.join(data_dir, ENDPOINT_FILE), "rb") as file:
+        with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
         return None
     try:
-        return msgspec.json.decode(data, type=EndpointFile)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessage(f"{data_dir}/{ENDPOINT_FILE}: {error}", data) from None
+        found = msgspec.json.decode(data, type=EndpointFile)
+        parse_endpoint(found.address)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
+        why = f"{path}: {error}; restart the persistence process, which writes it anew"
+        raise MalformedMessage(why, data) from None
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zmq
 
 from protocol.curve import CurveKeys
-from protocol.endpoints import Endpoint
+from protocol.endpoints import Endpoint, connect_socket
 from protocol.messages import Reply, Request, decode_reply, encode
 
 RECONNECT_MS = 20  # a persistence process is restarted at once; it should not be waited for
@@ -32,7 +32,7 @@ class RequestClient:
             self._socket.reconnect_ivl, self._socket.reconnect_ivl_max = RECONNECT_MS, 10 * RECONNECT_MS
             if self._keys is not None:
                 self._keys.use(self._socket)
-            self._socket.connect(self._endpoint.requests)
+            connect_socket(self._socket, self._endpoint.requests)
         return self._socket
 
     def send(self, request: Request) -> None:

@@ -18,7 +18,7 @@ import zmq
 from persistence_proc.paths import Paths
 from protocol.curve import CurveKeys
 from protocol.disk import Disk
-from protocol.endpoints import parse_endpoint, read_endpoint_file
+from protocol.endpoints import connect_socket, parse_endpoint, read_endpoint_file
 from protocol.errors import PersistenceUnavailable
 from protocol.messages import Refused, RefusedCode, Reply, Request, decode_reply, encode
 from protocol.notify import NOTIFY_VARIABLE
@@ -54,7 +54,7 @@ class Connection:
             socket.linger = 0
             if self._keys is not None:
                 self._keys.use(socket)
-            socket.connect(parse_endpoint(self._address).requests)
+            connect_socket(socket, parse_endpoint(self._address).requests)
             socket.send(encode(request))
             return decode_reply(socket.recv_multipart()[0]) if socket.poll(round(timeout * 1000)) else None
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import zmq
 
-from protocol.endpoints import ENDPOINT_FILE, EndpointFile, parse_endpoint, read_endpoint_file
+from protocol.endpoints import ENDPOINT_FILE, EndpointFile, connect_socket, parse_endpoint, read_endpoint_file
 from protocol.errors import ConfigError, MalformedMessage, SocketPathTooLong
 
 
@@ -63,9 +64,25 @@ def test_the_endpoint_file_comes_back(data_dir: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"[]", b'{"address": 5}', b"\xff\xfe", b"[" * 100_000, b'{"address":"\xff"}', b'{"x":' + b"[" * 9999],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"address": 5}',
+        b'{"address":"ipx:///a","pid":1,"instance":""}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"address":"\xff"}',
+        b'{"x":' + b"[" * 9999,
+    ],
 )
 def test_a_broken_endpoint_file_is_malformed(data_dir: Path, data: bytes) -> None:
     (data_dir / ENDPOINT_FILE).write_bytes(data)
     with pytest.raises(MalformedMessage, match=ENDPOINT_FILE):
         read_endpoint_file(str(data_dir))
+
+
+def test_a_host_that_can_be_none_is_a_setting_to_correct() -> None:
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        with pytest.raises(ConfigError, match="tcp://a b:5757"):
+            connect_socket(socket, parse_endpoint("tcp://a b:5757").requests)
