@@ -56,6 +56,7 @@ class World:
         self.epoch = self.shipped = self.applied = self.durable = 0
         """`shipped`: handed to a socket in any life. `applied` and `durable` are the server's, each at least the next;
         what it has told the outbox, `acked`, is at most `durable`."""
+        self._boundaries: set[int] = set()  # where this server stood on its way from `durable` to `applied`
         self.history: list[bytes] = []
         """The payload of change n at n - 1."""
         self.states: list[Maps] = [{}]
@@ -79,6 +80,7 @@ class World:
         other = copy.copy(self)
         other.history, other.states = self.history.copy(), self.states.copy()
         other.outbox = other.look = None
+        other._boundaries = set(self._boundaries)
         other._putting = False
         other.disk = left
         return other
@@ -178,7 +180,13 @@ class World:
             records = list(decode_records(b"".join(parts)))
             assert base <= self.applied
             self._same(replay(records, self.states[self.applied]), upto, "what is shipped differs from what was put")
+            self._boundaries.update(record.seq for record in records)
             self.applied = upto
+
+    def server_positions(self) -> list[int]:
+        """Where a killed server may be found: it applies records whole, and syncs behind any of them."""
+        between = {seq for seq in self._boundaries if self.durable < seq < self.applied}
+        return sorted({self.durable, self.applied, *between})
 
     def lose(self) -> None:
         self.ship(arrives=False)
@@ -190,6 +198,7 @@ class World:
     def forget(self) -> None:
         """The server is killed and has what was durable."""
         self.applied = self.durable
+        self._boundaries = set()
 
     def acknowledge(self) -> None:
         """Shipped, applied, durable, told; what is not needed any more is reused or removed."""
@@ -240,7 +249,8 @@ class World:
         found = self.check(left, power_cut)
         self.boot += power_cut
         self.torn = self.torn or power_cut
-        self.applied = self.durable = self.chance.randint(self.durable, self.applied)
+        self.applied = self.durable = self.chance.choice(self.server_positions())
+        self._boundaries = set()
         self._keep_only(max(found.last, self.applied))
         self.outbox = None
         self._use(left)
@@ -275,7 +285,7 @@ class World:
         assert power_cut or self.torn or not found.set_aside, "a kill tears no hole, yet records are set aside (P1)"
         assert found.shipped >= min(self.shipped, found.last), "what a socket had counts as never seen (rule 8)"
         self._check_identity(found, crash)
-        for applied in range(self.durable, self.applied + 1):
+        for applied in self.server_positions():
             self._check_leftovers(found, applied, crash, self.synced if power_cut else self.returned)
         return found
 

@@ -68,6 +68,7 @@ def run(world: World, steps: tuple[str, ...], watch: Watch) -> None:
     for number, step in enumerate(steps, 1):
         world.look = watch if number == len(steps) else None
         getattr(world, step)()
+    watch(world)
     world.look = None
 
 
