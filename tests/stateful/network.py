@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import zmq
 
-from protocol.messages import Confirmed, Delta, Done, Reply, Request, decode_delta, decode_reply, encode
+from protocol.messages import Reply, Request, decode_reply, encode
 
 Message = list[bytes]
 
@@ -123,15 +123,3 @@ class Wire:
 
 def namespace_of(address: bytes) -> str:
     return address.split()[0].decode()
-
-
-def says_durable(reply: Reply) -> int | None:
-    return reply.durable if isinstance(reply, Confirmed) else None
-
-
-def is_good_bye(reply: Reply) -> bool:
-    return isinstance(reply, Done)
-
-
-def delta_of(message: Message) -> Delta:
-    return decode_delta(message[0])

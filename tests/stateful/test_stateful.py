@@ -31,4 +31,4 @@ def test_sessions_are_their_models_through_kills_and_power_cuts(lab: Effort) -> 
 
 
 def test_sessions_are_their_models_with_real_threads_sockets_and_processes(lab: Effort) -> None:
-    run(lab, RealMachine, lab.pick(2, 40), lab.pick(12, 30))
+    run(lab, RealMachine, lab.pick(2, 20), lab.pick(12, 25))

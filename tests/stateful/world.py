@@ -13,13 +13,13 @@ from typing import Any
 
 from persistence_proc.paths import Paths
 from protocol.errors import Fenced, FlushTimeout, NamespaceInUse, PersistenceUnavailable, SessionClosed
-from protocol.messages import Reply, Request
+from protocol.messages import Confirmed, Reply, Request
 from protocol.values import Trust, ValueCodec
 from strategy_proc.recorder import Recorder
 from tests.stateful.changes import MAPS, Block, Change, OpenSession, PlainSession, State, ordered, perform
 from tests.stateful.history import History
 from tests.stateful.hosts import DATA, Clock, Host, Killed
-from tests.stateful.network import Network, namespace_of, says_durable
+from tests.stateful.network import Network, namespace_of
 from tests.stateful.server import Persistence
 from tests.stateful.strategy import Worker
 from tests.strategy_proc.records import Level
@@ -102,9 +102,8 @@ class World:
 
     def _heard(self, address: bytes, reply: Reply) -> None:
         """Everything that the persistence process says is taken at its word from here on."""
-        durable = says_durable(reply)
-        if durable is not None:
-            self.histories[namespace_of(address)].acknowledged(durable)
+        if isinstance(reply, Confirmed):
+            self.histories[namespace_of(address)].acknowledged(reply.durable)
 
     # Strategies
 
