@@ -13,7 +13,7 @@ from tests.hostile.siege import Siege
 from tests.persistence_proc.test_security import two_free_ports
 from tests.processes import PersistenceProcess
 
-MEMORY = 2**29  # bytes of address space besides what this process has already
+MEMORY = 2**27  # bytes of address space besides what this process has already
 
 
 @pytest.fixture
@@ -23,7 +23,13 @@ def siege(data_dir: Path) -> Iterator[Siege]:
         yield Siege(persistence)
 
 
-@pytest.fixture(params=["ipc", "tcp"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "siege_of_each" in metafunc.fixturenames:
+        kinds = ["ipc", "tcp"] if metafunc.config.getoption("--far") else ["tcp"]
+        metafunc.parametrize("siege_of_each", kinds, indirect=True)
+
+
+@pytest.fixture
 def siege_of_each(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Siege]:
     """A server on either transport; on TCP without keys, where every user of the machine can reach it."""
     tcp = ["--endpoint", f"tcp://127.0.0.1:{two_free_ports()}"] if request.param == "tcp" else []

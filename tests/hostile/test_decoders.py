@@ -21,7 +21,7 @@ from tests.lab.effort import Effort
 ROOM = 2**20  # bytes that a decoder may need for anything small
 PER_BYTE = 100  # times the input: a list of the smallest objects
 
-EACH = settings(max_examples=max(25, settings().max_examples // 4))
+EACH = settings(max_examples=max(10, settings().max_examples - 90))
 
 steps: st.SearchStrategy[list[Step]] = st.lists(
     st.tuples(st.integers(0, KINDS - 1), st.integers(0, 2**12), st.integers(0, 2**64 - 1)), max_size=6
@@ -65,7 +65,7 @@ def test_what_is_nearly_right_is_read_or_refused_by_name(decoder: Decoder, data:
 def test_a_storm_of_mutations_is_read_or_refused_by_name(decoder: Decoder, lab: Effort) -> None:
     chance = lab.chance()
     outcomes = {"read": 0, "refused": 0}
-    for _ in range(lab.pick(150, 12_000)):
+    for _ in range(lab.pick(50, 12_000)):
         nearly = mutate(chance.choice(decoder.samples), random_steps(chance), chance.choice(decoder.samples))
         for data in (nearly, decoder.mend(nearly)):
             outcomes[decoder.outcome(data)] += 1
@@ -115,15 +115,19 @@ def claims(sample: bytes, stride: int) -> Iterator[bytes]:
                 yield sample[:at] + field + sample[at + width :]
 
 
-ours = [pytest.param(one, id=name) for name, one in DECODERS.items() if not one.unpickles]
+TEXTS = {"endpoint", "endpoint-file", "notify-variable", "global", "client-list", "client-key", "server-key", "config",
+         "command", "answer", "words"}  # fmt: skip
+"""No length is claimed in these; and what Python's own unpickler does with one is Python's."""
+
+with_lengths = [pytest.param(one, id=name) for name, one in DECODERS.items() if name not in TEXTS and not one.unpickles]
 
 
-@pytest.mark.parametrize("decoder", ours)
+@pytest.mark.parametrize("decoder", with_lengths)
 def test_no_length_that_is_claimed_is_believed(decoder: Decoder, lab: Effort) -> None:
     """A field may say 2**62: what is allocated follows from the bytes that are there."""
     sample = max(decoder.samples, key=len)
     decoder.outcome(sample)
-    stride = max(1, len(sample) // lab.pick(5, 400))
+    stride = max(1, len(sample) // lab.pick(4, 400))
     with traced():
         for data in claims(sample, stride):
             for given_ in (data, decoder.mend(data)):

@@ -90,31 +90,37 @@ def test_a_key_has_its_namespace_and_no_other_for_reading_writing_or_deciding(
         lab.count("deltas of the wrong key", tries)
 
 
-@pytest.mark.parametrize("wrong", ["unlisted", "none", "another server", "plain bytes"])
+WRONG_KEYS = {"an unlisted key": "stranger", "no key": None, "another server's key": "mine"}
+
+
 def test_who_has_no_key_of_ours_gets_no_word_and_holds_nobody_up(
-    fortress: Siege, curve_dir: Path, wrong: str, lab: Effort
+    fortress: Siege, curve_dir: Path, data_dir: Path, lab: Effort
 ) -> None:
-    address = fortress.endpoint.address
-    name = {"unlisted": "stranger", "none": None, "another server": "mine", "plain bytes": None}[wrong]
-    folder = curve_dir
-    if wrong == "another server":
-        folder = curve_dir.parent / "wrong"
-        shutil.copytree(curve_dir, folder)
-        shutil.copy(curve_dir / "stranger.key", folder / "server.key")
-    if wrong == "plain bytes":
-        for said in RUDE:
-            for place in (fortress.endpoint.requests, fortress.endpoint.deltas):
-                with raw(place) as one:
-                    one.sendall(said)
-                lab.count("hostile connections")
-    with Client(address, folder, name) as client, Client(address, curve_dir, "admin") as admin:
-        for _ in range(lab.pick(2, 20)):
-            with contextlib.suppress(zmq.Again):  # who is not let in may have no connection to send on
-                client.deltas.send_multipart([b"delta", b"records"], zmq.NOBLOCK)
-            assert client.ask(open_request("mine"), seconds=0.2) is None, "a stranger is answered"
-            assert report_of(admin).namespaces == [], "a stranger changed something"
-            lab.count("hostile connections")
+    wrong = data_dir / "wrong"
+    shutil.copytree(curve_dir, wrong)
+    shutil.copy(curve_dir / "stranger.key", wrong / "server.key")
+    say_what_is_rude(fortress, lab)
+    with Client(fortress.endpoint.address, curve_dir, "admin") as admin:
+        for what, name in WRONG_KEYS.items():
+            folder = wrong if name == "mine" else curve_dir
+            for _ in range(lab.pick(1, 20)):
+                with Client(fortress.endpoint.address, folder, name) as client:
+                    with contextlib.suppress(zmq.Again):  # who is not let in may have no connection to send on
+                        client.deltas.send_multipart([b"delta", b"records"], zmq.NOBLOCK)
+                    assert client.ask(open_request("mine"), seconds=0.2) is None, f"{what}: a stranger is answered"
+                    report = report_of(admin)
+                    assert report.namespaces == [], f"{what}: a stranger changed something"
+                    assert report.malformed == 0, f"{what}: a stranger's bytes reached the decoders"
+                    lab.count("hostile connections")
     fortress.check_unharmed(100 * MEGABYTE)
+
+
+def say_what_is_rude(fortress: Siege, lab: Effort) -> None:
+    for said in RUDE:
+        for place in (fortress.endpoint.requests, fortress.endpoint.deltas):
+            with raw(place) as one:
+                one.sendall(said)
+            lab.count("hostile connections")
 
 
 def test_a_bot_is_told_which_of_its_keys_is_wrong(
@@ -190,10 +196,8 @@ def test_a_server_does_not_serve_from_a_directory_of_another(data_dir: Path, lab
         folder.mkdir(0o700)
         folder = spoil(folder)
         before = sorted(os.listdir(folder))
-        for arguments in (
-            ["--data-dir", str(folder)],
-            ["--data-dir", str(data_dir / "d"), "--runtime-dir", str(folder)],
-        ):
+        served, sockets = ["--data-dir", str(folder)], ["--data-dir", str(data_dir / "d"), "--runtime-dir", str(folder)]
+        for arguments in lab.pick([served] if name == "open" else [sockets], [served, sockets]):
             code, errors = start_and_fail(*arguments)
             assert code == 2
             assert_one_line(errors, word, str(folder))
