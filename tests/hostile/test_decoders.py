@@ -74,6 +74,19 @@ def test_a_storm_of_mutations_is_read_or_refused_by_name(decoder: Decoder, lab: 
         assert outcomes["refused"], "nothing was refused: the mutations do not reach this decoder's checks"
 
 
+@pytest.mark.parametrize("name", ["delta", "records", "identity", "map-file", "store"])
+def test_a_flipped_bit_under_a_checksum_is_never_read_as_another_value(name: str, lab: Effort) -> None:
+    decoder, chance = DECODERS[name], lab.chance()
+    for sample in decoder.samples:
+        value = decoder.run(sample)
+        for at in range(len(sample)):
+            flipped = bytearray(sample)
+            flipped[at] ^= 1 << chance.randrange(8)
+            if decoder.outcome(bytes(flipped)) == "read":
+                assert decoder.run(bytes(flipped)) == value, f"byte {at} changed, and nobody noticed"
+            lab.count("flipped bits")
+
+
 NESTED = [
     b"\x91" * 100_000, b"\x81\xa1x" * 30_000, b"[" * 100_000, b'{"x":' * 20_000, b"a=" + b"[" * 100_000, b"(" * 100_000,
     b"\x80\x05" + b"]" * 100_000 + b"a" * 99_999 + b".", b"a = " + b"9" * 10_000, b"9" * 10_000,
