@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 
 from persistence_proc.recovery import recover
 from protocol.errors import StateRefused
@@ -34,6 +35,7 @@ class Judge:
         self._chance = lab.chance("judge")
         self._once: dict[bytes, Found] = {}
         self._reached: dict[tuple[bytes, int], list[Found]] = {}
+        self._left: dict[tuple[bytes, int], list[Found]] = {}
 
     def watch(self, world: World) -> None:
         """Judge every instant of `world` from here on."""
@@ -49,22 +51,30 @@ class Judge:
     def judge(self, world: World) -> None:
         """Whatever a kill or a power cut leaves of `world` right now is recovered as it was promised."""
         state = self._entropy.state
-        for left in self._states(world.disk.moment(), "a workload"):
-            for found in self._reachable(left, self.lives):
-                for history, kept in zip(world.histories, world.kept, strict=True):
-                    check(history, kept, found.get(history.name))
+        for found in self._outcomes(world.disk.moment(), self.lives, "a workload"):
+            for history, kept in zip(world.histories, world.kept, strict=True):
+                check(history, kept, found.get(history.name))
         self._entropy.state = state
 
-    def _states(self, moment: Moment, where: str) -> Iterator[MemoryDisk]:
-        """What may be left of `moment`, and the tally."""
-        lab = self._lab
-        exact = moment.cuts(self._limit, is_temporary)
-        lab.count(f"moments of {where}, all cuts" if exact else f"moments of {where}, a sample of cuts")
+    def _outcomes(self, moment: Moment, lives: int, where: str) -> list[Found]:
+        """Everything that recovery may make of what is left of `moment`."""
+        self._lab.count(f"moments of {where}")
+        key = moment.fingerprint(), lives
+        if key not in self._left:
+            self._left[key] = _distinct(self._reachable(left, lives) for left in self._states(moment))
+        return self._left[key]
+
+    def _states(self, moment: Moment) -> Iterator[MemoryDisk]:
+        """What may be left of a moment, and the tally."""
+        lab, states = self._lab, 0
         yield moment.after_kill()
-        lab.count("kills")
         for left in moment.after_power_cuts(self._limit, self._chance, is_temporary):
             yield left
-            lab.count("power cuts")
+            states += 1
+        lab.count("kills")
+        lab.count("power cuts", states)
+        sampled = states == self._limit and moment.cuts(self._limit, is_temporary) is None
+        lab.count("different moments, a sample of cuts" if sampled else "different moments, every cut")
 
     def _reachable(self, left: MemoryDisk, lives: int) -> list[Found]:
         """Every outcome of recovering `left`, itself cut short up to `lives` times before it gets through."""
@@ -72,13 +82,11 @@ class Judge:
         if key not in self._reached:
             moments: list[Moment] = []
             found, end = self._recover(left, moments if lives else None)
-            for again in self._states(end, "recovery's end"):
+            for again in self._states(end):
                 twice = self._recovered(again)
                 assert twice == found, f"recovering twice gives something else than once: {twice}, not {found}"
-            reached = [found]
-            for inside in (state for moment in moments for state in self._states(moment, "recovery")):
-                reached += [one for one in self._reachable(inside, lives - 1) if one not in reached]
-            self._reached[key] = reached
+            inside = [self._outcomes(moment, lives - 1, "recovery") for moment in moments]
+            self._reached[key] = _distinct([[found], *inside])
         return self._reached[key]
 
     def _recovered(self, left: MemoryDisk) -> Found:
@@ -105,3 +113,11 @@ class Judge:
         recovered.journal.close()
         found = outcomes(recovered)
         return found, left.moment()
+
+
+def _distinct(lists: Iterable[list[Found]]) -> list[Found]:
+    out: list[Found] = []
+    for found in itertools.chain.from_iterable(lists):
+        if found not in out:
+            out.append(found)
+    return out

@@ -177,6 +177,11 @@ class World:
 
     # Steps
 
+    def do(self, step: str) -> None:
+        """One of the methods below, and what follows from it."""
+        getattr(self, step)()
+        self.settle()
+
     def insert(self) -> None:
         self.send("bot", insert("a", next(self._inserts)))
 

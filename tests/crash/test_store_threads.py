@@ -27,7 +27,7 @@ def test_whatever_the_writer_does_at_any_call_of_a_save_no_cut_breaks_it(lab: Ef
     """Two generations, two segments, two namespaces; a save of a map that changes meanwhile."""
     judge = Judge(lab, entropy, lab.pick(64, 4096))
     for act in ACTS:
-        for at in itertools.count():
+        for at in itertools.count(step=lab.pick(3, 1)):
             world = lived_in(entropy)
             world.insert()
             world.service.turn(hurry=True)
@@ -43,7 +43,7 @@ def test_whatever_the_writer_does_at_any_call_of_a_save_no_cut_breaks_it(lab: Ef
 def test_a_drop_that_is_not_durable_still_needs_the_segments_of_its_map(lab: Effort, entropy: Entropy) -> None:
     """The cut brings the map back: what it needs must not have gone."""
     judge = Judge(lab, entropy, lab.pick(64, 4096))
-    for at in itertools.count():
+    for at in itertools.count(step=lab.pick(2, 1)):
         world = World(entropy)
         world.begin()
         world.both()
@@ -72,6 +72,5 @@ def lived_in(entropy: Entropy) -> World:
     world = World(entropy)
     world.begin()
     for step in ("both", "save", "transaction", "rotate", "save", "transaction"):
-        getattr(world, step)()
-        world.settle()
+        world.do(step)
     return world

@@ -8,11 +8,14 @@ handed out twice. Recovering twice gives what recovering once does, and recovery
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 
+from persistence_proc.recovery import recover
 from tests.crash.store_judge import Judge, Lost
-from tests.crash.store_world import Entropy, World, entropy
+from tests.crash.store_world import FOLDER, Entropy, World, entropy
 from tests.lab.effort import Effort
+from tests.lab.memory_disk import MemoryDisk
 
 __all__ = ["entropy"]
 
@@ -21,18 +24,23 @@ MAINTENANCE = ("save", "rotate", "fail_sync", "stop", "kill")
 STEPS = CHANGES + MAINTENANCE
 
 
+def after(entropy: Entropy, steps: Sequence[str]) -> World:
+    """A new store on which `steps` were done."""
+    world = World(entropy)
+    world.begin()
+    for step in steps:
+        world.do(step)
+    return world
+
+
 def run(steps: Sequence[str], judge: Judge, entropy: Entropy) -> None:
     """A new store, `steps`, and the last of them judged; without any, the store's creation is."""
     world = World(entropy)
     try:
-        if not steps:
-            judge.watch(world)
-        world.begin()
-        for number, step in enumerate(steps, 1):
-            if number == len(steps):
-                judge.watch(world)
-            getattr(world, step)()
-            world.settle()
+        if steps:
+            world = after(entropy, steps[:-1])
+        judge.watch(world)
+        world.do(steps[-1]) if steps else world.begin()
         assert world.failure is None, f"the writer gave up: {world.failure!r}"
         judge.judge(world)
     except (AssertionError, Lost) as error:
@@ -45,7 +53,7 @@ def test_every_workload_of_up_to_three_steps_loses_nothing_acknowledged(lab: Eff
     chance = lab.chance("workloads")
     for length in range(4):
         for steps in itertools.product(STEPS, repeat=length):
-            if length < lab.pick(3, 4) or chance.random() < 0.02:
+            if length < lab.pick(3, 4) or chance.random() < 0.01:
                 run(steps, judge, entropy)
                 lab.count("workloads")
 
@@ -60,3 +68,42 @@ def test_a_recovery_cut_short_at_any_call_and_the_one_after_it_too_lose_nothing(
     for steps in LIVES[: lab.pick(5, len(LIVES))]:
         run(steps, judge, entropy)
         lab.count("workloads")
+
+
+def test_two_failed_syncs_end_the_process_and_whatever_is_left_is_recovered(lab: Effort, entropy: Entropy) -> None:
+    """The frame is read back after the kill, and may be gone after a cut: nothing that is derived from it may last
+    longer than it does."""
+    judge = Judge(lab, entropy, lab.pick(64, 4096), lives=lab.pick(1, 2))
+    for steps in ((), ("save",), ("both", "rotate"))[: lab.pick(2, 3)]:
+        world = after(entropy, steps)
+        judge.watch(world)
+        world.failing_syncs = 2
+        world.insert()
+        world.commit()
+        judge.judge(world)
+        assert isinstance(world.failure, OSError)
+        lab.count("workloads")
+
+
+def test_at_rest_one_damaged_file_costs_nothing(lab: Effort, entropy: Entropy) -> None:
+    """Behind every workload: a map's older generation and the journal still hold all of it."""
+    for steps in itertools.product(STEPS, repeat=lab.pick(2, 3)):
+        world = after(entropy, (*steps, "save"))
+        moment = world.disk.moment()
+        for history in world.histories:
+            for name, _ in history.kept.saved_twice:
+                left = moment.after_kill()
+                damage(left, f"/state/{history.name}/{name}.pkl")
+                entropy.restart(b"damage")
+                recovered = recover(left, FOLDER)
+                assert not recovered.refused, recovered.refused
+                assert recovered.maps[history.name, name].previous_used
+                items = recovered.maps[history.name, name].items
+                assert list(items.items()) == list(history.states[-1][name].items()), f"{steps}: {name} is not whole"
+                lab.count("damaged files")
+
+
+def damage(disk: MemoryDisk, path: str) -> None:
+    fd = disk.open(path, os.O_RDWR)
+    disk.pwrite(fd, b"\xff", 20)
+    disk.close(fd)

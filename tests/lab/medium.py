@@ -157,11 +157,11 @@ def fingerprint(root: Folder, unsynced: bool = False) -> bytes:
         ids[id(node)] = len(ids)
         if isinstance(node, File):
             digest.update(b"f%d:" % len(node.written) + node.written)
-            if unsynced:
+            if unsynced and (node.history or node.lengths):
                 digest.update(repr((node.medium, sorted(node.history.items()), node.lengths)).encode())
             return
         names(node.names)
-        if unsynced:
+        if unsynced and node.pending:
             names(node.durable)
             for one in node.pending:
                 digest.update(f"{one.gone}>{one.made}/".encode())

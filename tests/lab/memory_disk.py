@@ -296,9 +296,14 @@ class Moment:
         """Everything written is there; what was not synced still is not."""
         return MemoryDisk(self._root.copy({}))
 
+    def fingerprint(self) -> bytes:
+        """Equal for moments that may leave the same."""
+        return fingerprint(self._root, unsynced=True)
+
     def cuts(self, limit: int, unread: Unread = lambda name: False) -> int | None:
         """How many states a power cut may leave; None if more than `limit`."""
-        return power_cuts.count(self._root, limit, unread)
+        every = power_cuts.every(self._root, limit, unread)
+        return None if every is None else power_cuts.count(every, limit)
 
     def after_power_cuts(
         self, limit: int, chance: random.Random, unread: Unread = lambda name: False
@@ -306,8 +311,9 @@ class Moment:
         """Each state that a cut may leave, once: all of them where there are at most `limit`, else those at the edges
         and some by chance, up to `limit`. The contents of files whose name is `unread` are not varied.
         """
-        if self.cuts(limit, unread) is not None:
-            yield from map(MemoryDisk, power_cuts.every(self._root, limit, unread))
+        every = power_cuts.every(self._root, limit, unread)
+        if every is not None:
+            yield from map(MemoryDisk, power_cuts.made(self._root, every))
             return
         seen: set[bytes] = set()
         for root in itertools.islice(power_cuts.some(self._root, chance, unread), 4 * limit):

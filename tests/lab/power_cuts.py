@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -21,20 +21,28 @@ Layout = dict[int, dict[str, Node]]
 Pick = Callable[[Sequence[Any]], Any]
 
 
-def count(root: Folder, limit: int, unread: Unread) -> int | None:
-    """How many states there are; None if more than `limit`."""
+def every(root: Folder, limit: int, unread: Unread) -> list[tuple[Layout, list[File]]] | None:
+    """All states, names first: to be made by `made`. None if there are more than `limit`."""
+    layouts = _layouts(root, limit)
+    if layouts is None:
+        return None
+    found = [(layout, _files(root, layout, unread)) for layout in layouts]
+    return found if count(found, limit) <= limit else None
+
+
+def count(layouts: list[tuple[Layout, list[File]]], limit: int) -> int:
+    """How many states there are; more than `limit` are not counted exactly."""
     total = 0
-    for layout in _layouts(root, limit) or ():
-        total += prod(_ways(file, limit) for file in _files(root, layout, unread))
+    for _, files in layouts:
+        total += prod(_ways(file, limit) for file in files)
         if total > limit:
             break
-    return total if 0 < total <= limit else None
+    return total
 
 
-def every(root: Folder, limit: int, unread: Unread) -> Iterator[Folder]:
-    """All states. Only after `count` has told that there are at most `limit`."""
-    for layout in _layouts(root, limit) or ():
-        files = _files(root, layout, unread)
+def made(root: Folder, layouts: list[tuple[Layout, list[File]]]) -> Iterator[Folder]:
+    """Each state of `layouts`."""
+    for layout, files in layouts:
         for contents in itertools.product(*map(_contents, files)):
             yield _settled(root, layout, {id(f): c for f, c in zip(files, contents, strict=True)}, {})
 
@@ -49,7 +57,7 @@ def some(root: Folder, chance: random.Random, unread: Unread) -> Iterator[Folder
     choices = [set(one) for one in firsts] + [{n} for n in range(len(changes))]
     choices += [set(range(len(changes))) - {n} for n in range(len(changes))]
     for kept in choices:
-        layout = _layout(root, [changes[n] for n in sorted(kept)])
+        layout = _layout(_folders(root), [changes[n] for n in sorted(kept)])
         for pick in (_newest, _durable):
             yield _picked(root, layout, pick, unread)
     while True:
@@ -58,7 +66,7 @@ def some(root: Folder, chance: random.Random, unread: Unread) -> Iterator[Folder
 
 def by_chance(root: Folder, chance: random.Random, unread: Unread = lambda name: False) -> Folder:
     """One state."""
-    layout = _layout(root, [one for one in _changes(root) if chance.random() < 0.5])
+    layout = _layout(_folders(root), [one for one in _changes(root) if chance.random() < 0.5])
     return _picked(root, layout, chance.choice, unread)
 
 
@@ -97,14 +105,15 @@ def _layouts(root: Folder, limit: int) -> list[Layout] | None:
     if 2 ** len(changes) > 4 * limit:
         return None
     found: dict[tuple[object, ...], Layout] = {}
+    folders = _folders(root)
     for kept in itertools.product((False, True), repeat=len(changes)):
-        layout = _layout(root, list(itertools.compress(changes, kept)))
+        layout = _layout(folders, itertools.compress(changes, kept))
         found.setdefault(_shape(root, layout), layout)
     return list(found.values())
 
 
-def _layout(root: Folder, kept: list[Change]) -> Layout:
-    layout = {id(folder): dict(folder.durable) for folder in _folders(root)}
+def _layout(folders: list[Folder], kept: Iterable[Change]) -> Layout:
+    layout = {id(folder): dict(folder.durable) for folder in folders}
     for folder, change in kept:
         change.apply(layout[id(folder)])
     return layout
