@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check clean
+SEED   ?=
+
+.PHONY: run test check chaos prove clean
 .DEFAULT_GOAL := run
 
 $(VENV)/.ready: pyproject.toml
@@ -21,6 +23,12 @@ test: $(VENV)/.ready       ## all tests
 check: $(VENV)/.ready      ## lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+chaos: $(VENV)/.ready      ## 1,000 kills of real processes, and the demo's verdict; SEED=n repeats a run
+	@$(BIN)/python -m tests.chaos --kills 1000 $(if $(SEED),--seed $(SEED))
+
+prove: $(VENV)/.ready      ## the whole crash laboratory, to its long bounds; SEED=n repeats a run
+	@$(BIN)/python -m tests.lab $(if $(SEED),--seed $(SEED))
 
 clean:                     ## remove what the targets made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache demo-run
