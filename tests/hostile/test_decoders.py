@@ -21,7 +21,7 @@ from tests.lab.effort import Effort
 ROOM = 2**20  # bytes that a decoder may need for anything small
 PER_BYTE = 100  # times the input: a list of the smallest objects
 
-EACH = settings(max_examples=max(10, settings().max_examples - 90))
+EACH = settings(max_examples=settings().max_examples // 10)  # the storm below goes further for less
 
 steps: st.SearchStrategy[list[Step]] = st.lists(
     st.tuples(st.integers(0, KINDS - 1), st.integers(0, 2**12), st.integers(0, 2**64 - 1)), max_size=6
@@ -65,7 +65,7 @@ def test_what_is_nearly_right_is_read_or_refused_by_name(decoder: Decoder, data:
 def test_a_storm_of_mutations_is_read_or_refused_by_name(decoder: Decoder, lab: Effort) -> None:
     chance = lab.chance()
     outcomes = {"read": 0, "refused": 0}
-    for _ in range(lab.pick(50, 12_000)):
+    for _ in range(lab.pick(50, 5_000)):
         nearly = mutate(chance.choice(decoder.samples), random_steps(chance), chance.choice(decoder.samples))
         for data in (nearly, decoder.mend(nearly)):
             outcomes[decoder.outcome(data)] += 1
@@ -140,7 +140,7 @@ def test_no_length_that_is_claimed_is_believed(decoder: Decoder, lab: Effort) ->
     """A field may say 2**62: what is allocated follows from the bytes that are there."""
     sample = max(decoder.samples, key=len)
     decoder.outcome(sample)
-    stride = max(1, len(sample) // lab.pick(4, 400))
+    stride = max(1, len(sample) // lab.pick(4, 120))
     with traced():
         for data in claims(sample, stride):
             for given_ in (data, decoder.mend(data)):

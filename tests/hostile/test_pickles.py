@@ -11,11 +11,12 @@ import pytest
 from persistence_proc.pickle_file import _TRAILER, MAGIC, load_map
 from persistence_proc.tools.foreign_values import show_value
 from persistence_proc.tools.plain import plain
-from protocol.errors import Damaged, UntrustedType, ValueUnreadable
+from protocol.errors import Damaged, MalformedMessage, UntrustedType, ValueUnreadable
+from protocol.keys import decode_key, decode_keys
 from protocol.values import Trust, ValueCodec
 from tests.hostile.conftest import less_memory
 from tests.hostile.decoders import OneFile
-from tests.hostile.evil_pickles import BOMBS, as_map_file, calls, really_runs
+from tests.hostile.evil_pickles import BOMBS, PROTO, STOP, as_map_file, calls, really_runs
 from tests.lab.effort import Effort
 from tests.persistence_proc.commands import run
 from tests.persistence_proc.raw_session import RawSession, insert
@@ -66,6 +67,15 @@ def test_a_readers_codec_calls_nothing(canary: Path, lab: Effort) -> None:
             assert not canary.exists(), f"{name} ran"
             lab.count("evil pickles")
     assert codec.load(good).symbol == "a"
+
+
+def test_evil_in_place_of_a_key_is_malformed(canary: Path, lab: Effort) -> None:
+    for name, payload in calls(canary).items():
+        for read in (decode_keys, decode_key):
+            with pytest.raises(MalformedMessage):
+                read(payload.removeprefix(PROTO).removesuffix(STOP))
+            assert not canary.exists(), f"{name} ran"
+            lab.count("evil keys")
 
 
 @pytest.mark.usefixtures("little_memory")
