@@ -89,6 +89,11 @@ class Faults:
     def heal(self) -> None:
         self.healed = True
 
+    def has_lied(self) -> bool:
+        """Whether a file was called unreadable by the medium: a map's may then be taken for damaged."""
+        read = any(call.name == "read_file" for call in self.struck)
+        return read and self._fault is not None and self._fault.number == errno.EIO
+
     def _strikes(self, call: Call) -> bool:
         fault = self._fault
         if fault is None or self.healed or call.name not in fault.kinds or not call.path.startswith(self._below):

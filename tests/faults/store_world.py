@@ -138,6 +138,8 @@ class World:
             if isinstance(error, OSError) and not error.filename:
                 self.problems.append(f"an error that names no file: {error!r}")
             return NOT_STARTED
+        if any(one.previous_used for one in recovered.maps.values()) and not self.faults.has_lied():
+            self.problems.append("a map's file was taken for damaged, and the medium had not said so")
         self.mailbox: Mailbox[object] = Mailbox()
         self.service = Service(self.disk, Paths(FOLDER), recovered, "i", Access(), self.mailbox, self._send)
         try:
@@ -182,6 +184,8 @@ class World:
             self._ask(bot, Close(namespace=bot.name, epoch=self._epoch(bot), upto=len(bot.states) - 1))
             self._until(lambda bot=bot: self._turn(ask=False) or bot.name in self._closed, "the close")
         self._until(lambda: self._turn(hurry=True, ask=False) or self.service.is_saved, "the last saves")
+        if any(state.is_dirty for one in self.service.store.namespaces.values() for state in one.maps.values()):
+            self.problems.append("a map is said to be saved, and its file lacks something")
 
     def _until(self, condition: Callable[[], object], what: str) -> None:
         """Turn until it is true; between the turns wait for a report of the threads."""
@@ -272,7 +276,7 @@ def check(
 
 def check_ends(world: World, chance: random.Random, cuts: int) -> int:
     """Each moment that was kept, and the present: killed, and the power cut in `cuts` ways; how many recoveries."""
-    degraded = any(call.name == "read_file" for call in world.faults.struck)
+    degraded = world.faults.has_lied()
     world.disk.on_call = lambda name, path: None
     moments = [*world.moments, (world.disk.moment(), world.acknowledged())]
     for moment, told in moments:

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], NoReturn]]:
         try:
             program.main()
         finally:
+            for thread in threading.enumerate():
+                if thread.name == "recovery":  # it may still be waking the loop that has ended
+                    thread.join()
             running.pop()._mailbox.close()
 
     running: list[Server] = []
