@@ -88,6 +88,24 @@ def boundaries(path: str, data: bytes) -> list[int]:
     return sorted(at for at in found if at <= len(data))
 
 
+def newest_at(path: str, data: bytes) -> int:
+    """Where the last frame or record that counts begins; 0 if the file has none."""
+    view = memoryview(data)
+    if role_of(path) is Role.JOURNAL:
+        return max((frame.offset for frame in frames_in(view)), default=0)
+    starts = [at for at in boundaries(path, data) if at >= RECORDS_AT and frames.record_at(view, at) is not None]
+    return max(starts, default=0) if role_of(path) is Role.OUTBOX else 0
+
+
+def spares_the_newest(shape: Shape, damage: Damage) -> bool:
+    """Whether a whole frame or record stands behind the damage, so that nobody can take it for a torn tail."""
+    if not damage.inside or len(damage.paths) > 1:
+        return False
+    old, new = shape.image[damage.paths[0]] or b"", damage.image[damage.paths[0]] or b""
+    differing = [at for at in range(min(len(old), len(new))) if old[at] != new[at]]
+    return len(new) >= len(old) and max(differing, default=0) < newest_at(damage.paths[0], old)
+
+
 def headers(path: str, data: bytes) -> list[int]:
     """The offsets of all bytes that say something about others: fields up to the payload, trailers, marks."""
     role, view = role_of(path), memoryview(data)

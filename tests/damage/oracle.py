@@ -15,7 +15,7 @@ from persistence_proc.tools.reading import ShownStore, read_store
 from protocol.errors import Damaged, ForeignStore, NamespaceDamaged, OutliveError, StateRefused, StateWentBack
 from protocol.keys import decode_key
 from protocol.outbox_files import decode_identity, encode_identity
-from tests.damage.damages import Damage, Role, files_of, role_of
+from tests.damage.damages import Damage, Role, files_of, role_of, spares_the_newest
 from tests.damage.still_server import BOOT, DIR, Bot, StillServer, small_world
 from tests.damage.stores import Contents, Image, Past, Shape, contents, disk_of, image_of
 from tests.lab.memory_disk import MemoryDisk
@@ -45,7 +45,7 @@ def _synced(past: Past) -> int:
 UNPROVABLE = (
     Unprovable(
         "the newest records of an outbox, not synced: they look like an append that a kill has interrupted",
-        frozenset({Role.OUTBOX}), re.compile(r"flipped|zeroed|behind the last"), _synced,
+        frozenset({Role.OUTBOX}), re.compile(r"flipped|zeroed"), _synced,
     ),
     Unprovable(
         "an outbox segment, or all of them, away from their folder: nothing is left that knows of them",
@@ -119,11 +119,15 @@ def judge(shape: Shape, damage: Damage, boot: str = BOOT) -> str:
             _must(not touched, f"a refused start has changed {touched}")
         return "refused"
     _check_kept(damage, disk, result)
+    proven = spares_the_newest(shape, damage) and boot == BOOT
+    by_outbox = [error for error in result.errors if not _names_a_path(str(error), damage)]
+    _must(not (proven and by_outbox), f"the damage is proven by what follows, yet only an outbox noticed: {by_outbox}")
     lost = [_check_state(shape.pasts[name], damage, got) for name, got in result.bots.items()
             if not isinstance(got, Exception)]  # fmt: skip
     if result.errors:
         return "refused"
     if any(lost):
+        _must(not proven, "the newest changes are lost though the damage is proven by what follows it")
         return "lost"
     return "degraded" if any("quarantine" in note or "degraded" in note for note in result.notes) else "whole"
 

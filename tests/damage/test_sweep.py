@@ -18,10 +18,6 @@ from tests.damage.still_server import BOOT, NEXT_BOOT
 from tests.damage.stores import SHAPES, Shape, build
 from tests.lab.effort import Effort
 
-STORE_FILES = {
-    shape: sorted(files_of(build(shape).image)) for shape in SHAPES
-}  # the names depend on nothing random, so each file is a test of its own
-
 
 @cache
 def shape_of(name: str) -> Shape:
@@ -64,11 +60,14 @@ def test_the_shapes_hold_what_makes_recovery_hard() -> None:
     assert len(busy.earlier) >= 4
 
 
-@pytest.mark.parametrize(("name", "path"), [(name, path) for name in SHAPES for path in STORE_FILES[name]])
-def test_damage_inside_a_file_is_made_good_or_named(lab: Effort, name: str, path: str) -> None:
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("name", SHAPES)
+def test_damage_inside_a_file_is_made_good_or_named(lab: Effort, name: str, role: Role) -> None:
     shape = shape_of(name)
-    boots = (BOOT, NEXT_BOOT) if role_of(path) is Role.OUTBOX else (BOOT,)
-    sweep(lab, shape, inside(shape, path, lab.chance(), lab.far), boots)
+    boots = (BOOT, NEXT_BOOT) if role is Role.OUTBOX else (BOOT,)
+    for path in files_of(shape.image):
+        if role_of(path) is role:
+            sweep(lab, shape, inside(shape, path, lab.chance(path), lab.far), boots)
 
 
 @pytest.mark.parametrize("name", SHAPES)
