@@ -20,8 +20,17 @@ hosts = st.sampled_from(["here", "there"])
 seeds = st.integers(0, 2**32)
 indexes = st.integers(0, 20)
 soon = st.one_of(st.none(), st.none(), st.integers(0, 40))  # calls of a disk until a process is killed
+cuts = st.one_of(st.none(), seeds)  # the power goes when the process does
 troubles = st.lists(st.sampled_from(["", "lost", "reply lost", "late", "killed"]), max_size=2)
-steps = st.lists(st.sampled_from(["pump", "pump", "deliver", "turn", "turn", "write", "save"]), min_size=1, max_size=8)
+WEATHER = ["lose", "duplicate", "delay", "arrive_late"]
+SHIPPED = ["pump", "deliver", "turn"]
+steps = st.one_of(
+    st.lists(
+        st.sampled_from(["pump", "pump", "deliver", "turn", "turn", "write", "save", *WEATHER]), min_size=1, max_size=8
+    ),
+    st.sampled_from([[*SHIPPED, "save"], [*SHIPPED, "save", "write"], ["pump", "lose", "pump"], ["pump", "delay"]]),
+)
+"""Turns of a pump and of the persistence process; the short runs are orders that a crash likes."""
 
 
 def a_life(name: str) -> Any:
@@ -107,13 +116,15 @@ class OutliveMachine(RuleBasedStateMachine):
         if namespace in self.world.live:
             self.world.live[namespace].disk.calls_left = calls
 
-    @rule(namespace=namespaces, these=troubles, calls=soon)
-    def reconnect(self, namespace: str, these: list[str], calls: int | None) -> None:
-        """A new life after a kill, on the same host, with troubles; it may be killed in the middle."""
+    @rule(namespace=namespaces, these=troubles, calls=soon, cut=cuts)
+    def reconnect(self, namespace: str, these: list[str], calls: int | None, cut: int | None) -> None:
+        """A new life after a kill, on the same host, with troubles; it may be struck in the middle."""
         if namespace in self.world.live:
             self.world.refuse_second(namespace)
             self.world.kill_worker(namespace)
         self.world.connect(namespace, self.world.histories[namespace].owner or "here", False, these, calls)
+        if namespace not in self.world.live:
+            self._cut(self.world.histories[namespace].owner, cut)
 
     # Zombies
 
@@ -145,15 +156,24 @@ class OutliveMachine(RuleBasedStateMachine):
         """A pump and the persistence process take turns, as the scheduler likes."""
         if self._live(namespace) and self._up():
             for step in steps:
-                if step != "pump":
+                if step in WEATHER:
+                    getattr(self.world.network, step)(0)
+                elif step != "pump":
                     self.world.at_server(getattr(Persistence, step))
                 elif namespace in self.world.live:
                     self.world.step(namespace)
 
-    @rule(namespace=namespaces, these=changes, steps=steps)
-    def change_and_work(self, namespace: str, these: list[Change | Block], steps: list[str]) -> None:
+    @rule(namespace=namespaces, these=changes, steps=steps, then=st.sampled_from(["flush", "close", "kill", "cut"]))
+    def change_and_work(self, namespace: str, these: list[Change | Block], steps: list[str], then: str) -> None:
+        """Everything in one go, with a look at what came of it before anything else can mend it."""
         self.change(namespace, these)
         self.work(namespace, steps)
+        if then == "cut":
+            self.cut_power("here", len(these) + len(steps))
+        elif then == "kill" and self.world.persistence is not None:
+            self.world.kill_persistence()
+        elif then != "kill" and namespace in self.world.live:
+            getattr(self.world, then)(namespace)
 
     @rule(namespace=namespaces, these=changes)
     def change_away_from_persistence(self, namespace: str, these: list[Change | Block]) -> None:
@@ -183,14 +203,20 @@ class OutliveMachine(RuleBasedStateMachine):
         self.world.stop_persistence()
 
     @precondition(lambda self: self.world.persistence is None)
-    @rule(calls=soon)
-    def start_persistence(self, calls: int | None) -> None:
-        """It may be killed while it recovers."""
+    @rule(calls=soon, cut=cuts)
+    def start_persistence(self, calls: int | None, cut: int | None) -> None:
+        """It may be struck while it recovers."""
         self.world.start_persistence(calls)
+        if self.world.persistence is None:
+            self._cut("here", cut)
+
+    def _cut(self, host: str, seed: int | None) -> None:
+        if host and seed is not None:
+            self.world.cut_power(host, random.Random(seed))
 
     # Network, time, power
 
-    @rule(kind=st.sampled_from(["lose", "duplicate", "delay", "arrive_late"]), index=indexes)
+    @rule(kind=st.sampled_from(WEATHER), index=indexes)
     def weather(self, kind: str, index: int) -> None:
         getattr(self.world.network, kind)(index)
 
