@@ -93,6 +93,15 @@ def test_every_short_run_keeps_its_promises_wherever_it_is_left(lab: Effort) -> 
         lab.count("outbox runs")
 
 
+def test_keeping_house_loses_nothing_that_was_synced_before(lab: Effort) -> None:
+    """P2 while segments are folded, reused and replaced: with two full ones that a sync has covered."""
+    for step, busy in itertools.product(STEPS, (False, True)):
+        chance = lab.chance(step, busy)
+        steps = ("roll", "roll", "sync", step)
+        explained(World(chance, busy), steps, Watch(lab, chance, lab.pick(12, 200), lab.pick(0, 0.01)))
+        lab.count("outbox runs")
+
+
 def test_long_runs_by_chance_keep_their_promises_wherever_they_are_left(lab: Effort) -> None:
     for number in range(lab.pick(15, 400)):
         chance = lab.chance(number)
