@@ -25,7 +25,7 @@ from tests.chaos.oracle import Lost
 from tests.chaos.trading import demo_run, kills_survived
 
 LANES = 3  # on two cores: one is nearly always waiting
-MISSING_SECONDS = 90.0  # how long it goes on for points that have not fired when the kills are done
+MISSING_SECONDS = 180.0  # how long it goes on for points that have not fired when the kills are done
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from tests.chaos.supervised import SupervisedWorld
 from tests.chaos.world import World
 
 ROUNDS = 12  # in one directory
-SUPERVISED_EVERY = 5  # of the episodes of a lane one has a supervisor
+SUPERVISED_EVERY = 4  # of so many episodes one has a supervisor
 
 
 class EpisodeFailed(AssertionError):

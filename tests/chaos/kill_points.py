@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-HOT, WARM, RARE = 0.003, 0.1, 0.6  # reached thousands of times in a life, some dozen times, or a few times at most
+HOT, WARM, RARE = 0.003, 0.1, 1.0  # reached thousands of times in a life, some dozen times, or a few times at most
 
 
 class Point(NamedTuple):
@@ -147,5 +147,8 @@ SUPERVISOR: dict[str, Point] = {
     "stop.asked": Point(_LOOP, "Supervisor.stop", "after"),
     "stop.next": Point(_LOOP, "Supervisor._stop_next", "after", odds=0.3),
 }
+
+HEAVY = ("rotation", "compaction", "outbox.own")
+"""Beginnings of those that only bots with large values lead to, and not at once."""
 
 POINTS: dict[str, Point] = {**PERSISTENCE, **WORKER, **SUPERVISOR}

@@ -17,7 +17,8 @@ from tests.processes import PersistenceProcess, RealProcess
 ROOT = Path(__file__).resolve().parents[2]
 HOOK = Path(__file__).resolve().parent / "hook"
 BOT = [sys.executable, "-m", "tests.chaos.bot"]
-ARMED = 0.6  # of all starts
+ARMED = 0.85  # of all starts
+HEAVY_WEIGHT = 600
 
 
 class Arsenal:
@@ -44,7 +45,7 @@ class Arsenal:
         if not calm and self._chance.random() < ARMED:
             fired, names = self.fired(), list(points)
             chosen = self._chance.choices(names, [1 / (1 + fired[name]) ** 2 for name in names])[0]
-            odds = min(most, points[chosen].odds * self._chance.choice((0.5, 1, 2)))
+            odds = min(most, points[chosen].odds * self._chance.choice((0.5, 1)))
             env[POINTS_VARIABLE] = f"{chosen}={odds};seed={self._chance.randrange(10**6)}"
         return env
 
@@ -117,10 +118,14 @@ class Strategy(Life, RealProcess):
         super().__init__([*BOT, *arguments], {**persistence.env(name), PIPES_VARIABLE: ear.pipes})
         self.name, self.ear = name, ear
 
+    @property
+    def is_heavy(self) -> bool:
+        return self.ear.truth.weight >= HEAVY_WEIGHT
+
 
 def bot_arguments(chance: random.Random) -> tuple[int, list[str]]:
     """(weight, arguments): bots with small values, and such that fill segments, fold outboxes and rotate journals."""
-    weight, burst, pause = chance.choice(((1, 100, 0.02), (1, 7, 0.004), (40, 100, 0.02), (600, 60, 0.02)))
+    weight, burst, pause = chance.choice(((1, 100, 0.02), (1, 7, 0.004), (40, 100, 0.02), (HEAVY_WEIGHT, 60, 0.02)))
     return weight, [str(weight), str(burst), str(pause), str(chance.randrange(10**6))]
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from protocol.errors import NamespaceInUse
 from strategy_proc import connect
-from tests.chaos.kill_points import PERSISTENCE, WORKER, Point
+from tests.chaos.kill_points import HEAVY, PERSISTENCE, WORKER, Point
 from tests.chaos.lives import Arsenal, Life, Server, Strategy, bot_arguments, new_ear
 from tests.chaos.offline import read_pickles, recovered_without_outboxes, tear_the_tail
 from tests.chaos.oracle import Lost
@@ -74,8 +74,9 @@ class World:
         """Everybody up, a while of work, a strike."""
         self.bring_up()
         self.work(self._chance.uniform(0, 0.15))
-        if self._chance.random() < 0.5:
-            self.work(0.4, until_death=True)
+        if self._chance.random() < 0.8:
+            heavy = any(process.armed_at in HEAVY for process in self.living)
+            self.work(1.5 if heavy else 0.5, until_death=True)
         fitting = [FITTING[one.armed_at] for one in self.living if one.armed_at in FITTING]
         if fitting and self._chance.random() < 0.7:
             self._chance.choice(fitting)(self)
@@ -100,6 +101,8 @@ class World:
 
     def start(self, process: Server | Strategy, calm: bool = False) -> None:
         points = self._points_of_server() if process is self.server else WORKER
+        heavy = any(bot.is_heavy for bot in self.bots if process in (bot, self.server))
+        points = {name: point for name, point in points.items() if heavy or not name.startswith(HEAVY)}
         if isinstance(process, Strategy):
             process.ear.up = False
         process.begin(self._arsenal.environment(points, calm))
