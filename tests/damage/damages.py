@@ -158,19 +158,22 @@ def appended(image: Image, path: str, data: bytes, chance: random.Random) -> Ite
 
 
 def inside(shape: Shape, path: str, chance: random.Random, far: bool) -> Iterator[Damage]:
-    """All damages inside one file: far, at each of its bytes that say something."""
+    """All damages inside one file: far, at each of its bytes that say something, and at each bit of most headers
+    (where another file or shape has them already, at one bit of each byte).
+    """
     data = files_of(shape.image)[path]
     fields, bits = headers(path, data), range(8)
+    again = shape.name == "closed" or (role_of(path) is Role.MAP and not path.endswith("/a.pkl"))
     some = chance.sample(range(len(data)), min(len(data), 8))
     used = range(len(data.rstrip(b"\0")) + 2)
     edges = sorted({at + by for at in boundaries(path, data) for by in (-1, 0, 1)})
     if far:
         cut_at = [*used, *some]
-        flip_at = [(at, bit) for at in fields for bit in bits]
+        flip_at = [(at, bit) for at in fields for bit in bits if not again]
         flip_at += [(at, chance.choice(bits)) for at in (*used[:-2], *some)]
     else:
-        cut_at = [*chance.sample(edges, min(len(edges), 16)), *some[:2]]
-        flip_at = [(at, chance.choice(bits)) for at in chance.sample(fields, min(len(fields), 16)) + some]
+        cut_at = [*chance.sample(edges, min(len(edges), 12)), *some[:2]]
+        flip_at = [(at, chance.choice(bits)) for at in chance.sample(fields, min(len(fields), 12)) + some]
     yield from cuts(shape.image, path, data, cut_at)
     yield from flips(shape.image, path, data, flip_at)
     yield from zeroed(shape.image, path, data)

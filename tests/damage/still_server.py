@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 
 from persistence_proc import journal as journal_module
+from persistence_proc import survey
 from persistence_proc.catalog import Generation, MapKey
 from persistence_proc.mailbox import Mailbox
 from persistence_proc.paths import Paths
@@ -35,6 +37,9 @@ JOURNAL_BYTES, OUTBOX_BYTES = 4096, 2048
 BOOT, NEXT_BOOT = "the boot of the damage", "the boot after it"
 
 
+_decide = cache(survey.decide)  # a fifth of the time of each start, for the same few hundred cases
+
+
 @contextmanager
 def small_world(boot: str = BOOT) -> Iterator[None]:
     """Small segments, and a boot id of our own."""
@@ -43,6 +48,7 @@ def small_world(boot: str = BOOT) -> Iterator[None]:
         for module in (outbox_module, outbox_segment):
             patch.setattr(module, "SEGMENT_BYTES", OUTBOX_BYTES)
         patch.setattr(connecting, "RETRY", 0.0)
+        patch.setattr(survey, "decide", _decide)
         for user in (connecting, reading):
             patch.setattr(user, "boot_id", lambda: boot)
         yield

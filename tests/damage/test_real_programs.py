@@ -58,7 +58,7 @@ def placed(image: Image, data_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_refused_start_is_one_line_and_exit_code_2(lab: Effort, data_dir: Path, name: str) -> None:
-    for damage, words in refused_starts(lab, name, lab.pick(2, 20)):
+    for damage, words in refused_starts(lab, name, lab.pick(1, 20)):
         placed(damage.image, data_dir)
         argv = [sys.executable, "-m", "persistence_proc", "--data-dir", str(data_dir), "--log-level", "error"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
@@ -72,7 +72,7 @@ def test_a_refused_start_is_one_line_and_exit_code_2(lab: Effort, data_dir: Path
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_show_is_lines_and_never_a_traceback(lab: Effort, data_dir: Path, name: str) -> None:
-    for damage, _ in refused_starts(lab, name, lab.pick(2, 20)):
+    for damage, _ in refused_starts(lab, name, lab.pick(1, 20)):
         placed(damage.image, data_dir)
         done = run("inspect", data_dir)
         assert done.returncode in (0, 1, 2)
