@@ -12,6 +12,8 @@ from tests.crash.store_world import FOLDER, Entropy, World
 from tests.lab.effort import Effort
 from tests.lab.memory_disk import MemoryDisk, Moment, fingerprint
 
+QUARANTINE = f"{FOLDER}/quarantine"
+
 
 def is_temporary(name: str) -> bool:
     """Recovery removes these unread; `_recover` makes sure of it."""
@@ -111,6 +113,8 @@ class Judge:
         except StateRefused as refusal:
             raise AssertionError(f"refused to start after a mere power cut or kill: {refusal}") from refusal
         recovered.journal.close()
+        kept = left.listdir(QUARANTINE) if left.exists(QUARANTINE) else []
+        assert not [name for name in kept if name.startswith("journal-")], f"a hole in the journal: {recovered.notes}"
         found = outcomes(recovered)
         return found, left.moment()
 

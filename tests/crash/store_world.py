@@ -84,8 +84,12 @@ class CalledCheckpointer(Checkpointer):
     def turn_to_writer(self, run: Callable[[], None]) -> None:
         self._changed.wait_for = lambda predicate, timeout=None: (predicate() or run()) or predicate()  # type: ignore
 
-    def stop(self) -> None:
+    def hurry(self) -> None:
+        """From now on it waits for nobody: the process is about to end."""
         self._stopping = True
+
+    def stop(self) -> None:
+        self.hurry()
         self.work()
 
 
@@ -324,3 +328,12 @@ class World:
             name = address.decode()
             self._epochs[name] = reply.epoch
             self._history(name).note(epoch=reply.epoch)
+
+
+def lived_in(entropy: Entropy, *steps: str) -> World:
+    """A new store on which `steps` were done."""
+    world = World(entropy)
+    world.begin()
+    for step in steps:
+        world.do(step)
+    return world

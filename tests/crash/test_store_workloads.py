@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from persistence_proc.recovery import recover
 from tests.crash.store_judge import Judge, Lost
-from tests.crash.store_world import FOLDER, Entropy, World, entropy
+from tests.crash.store_world import FOLDER, Entropy, World, entropy, lived_in
 from tests.lab.effort import Effort
 from tests.lab.memory_disk import MemoryDisk
 
@@ -24,21 +24,12 @@ MAINTENANCE = ("save", "rotate", "fail_sync", "stop", "kill")
 STEPS = CHANGES + MAINTENANCE
 
 
-def after(entropy: Entropy, steps: Sequence[str]) -> World:
-    """A new store on which `steps` were done."""
-    world = World(entropy)
-    world.begin()
-    for step in steps:
-        world.do(step)
-    return world
-
-
 def run(steps: Sequence[str], judge: Judge, entropy: Entropy) -> None:
     """A new store, `steps`, and the last of them judged; without any, the store's creation is."""
     world = World(entropy)
     try:
         if steps:
-            world = after(entropy, steps[:-1])
+            world = lived_in(entropy, *steps[:-1])
         judge.watch(world)
         world.do(steps[-1]) if steps else world.begin()
         assert world.failure is None, f"the writer gave up: {world.failure!r}"
@@ -75,7 +66,7 @@ def test_two_failed_syncs_end_the_process_and_whatever_is_left_is_recovered(lab:
     longer than it does."""
     judge = Judge(lab, entropy, lab.pick(64, 4096), lives=lab.pick(1, 2))
     for steps in ((), ("save",), ("both", "rotate"))[: lab.pick(2, 3)]:
-        world = after(entropy, steps)
+        world = lived_in(entropy, *steps)
         judge.watch(world)
         world.failing_syncs = 2
         world.insert()
@@ -88,7 +79,7 @@ def test_two_failed_syncs_end_the_process_and_whatever_is_left_is_recovered(lab:
 def test_at_rest_one_damaged_file_costs_nothing(lab: Effort, entropy: Entropy) -> None:
     """Behind every workload: a map's older generation and the journal still hold all of it."""
     for steps in itertools.product(STEPS, repeat=lab.pick(2, 3)):
-        world = after(entropy, (*steps, "save"))
+        world = lived_in(entropy, *steps, "save")
         moment = world.disk.moment()
         for history in world.histories:
             for name, _ in history.kept.saved_twice:
