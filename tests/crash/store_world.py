@@ -262,7 +262,7 @@ class World:
 
     # One thread's work inside the other's
 
-    def save_beside_a_drop(self, last: Callable[[], None], at: int = -1, act: Callable[[], None] = int) -> int:
+    def save_beside_a_drop(self, last: Callable[[], None], at: int = -1, act: Callable[[], object] = int) -> int:
         """Save a map of one namespace while `last` of the other waits for a commit that is in flight.
 
         `act` comes before the saver's call number `at`. Returns how many calls there were.
@@ -277,7 +277,7 @@ class World:
         self.settle()
         return calls
 
-    def save_while(self, at: int, act: Callable[[], None]) -> int:
+    def save_while(self, at: int, act: Callable[[], object]) -> int:
         """The saver's work, `act` before its call number `at`."""
         calls, watch = itertools.count(), self.watch
 

@@ -25,33 +25,46 @@ ACTS: dict[str, Callable[[World], object]] = {
 
 def test_whatever_the_writer_does_at_any_call_of_a_save_no_cut_breaks_it(lab: Effort, entropy: Entropy) -> None:
     """Two generations, two segments, two namespaces; a save of a map that changes meanwhile."""
+
+    def begin() -> World:
+        world = lived_in(entropy, "both", "save", "transaction", "rotate", "save", "transaction")
+        world.insert()
+        world.service.turn(hurry=True)
+        return world
+
     judge = Judge(lab, entropy, lab.pick(64, 4096))
-    for act in ACTS:
-        for at in itertools.count(step=lab.pick(3, 1)):
-            world = lived_in(entropy, "both", "save", "transaction", "rotate", "save", "transaction")
-            world.insert()
-            world.service.turn(hurry=True)
-            judge.watch(world)
-            calls = world.save_while(at, functools.partial(ACTS[act], world))
-            world.settle()
-            judge.judge(world)
-            lab.count("interleavings")
-            if at >= calls:
-                break
+    for act in ACTS.values():
+        at_each_call(lab, judge, begin, act, World.save_while)
 
 
 def test_a_drop_that_is_not_durable_still_needs_the_segments_of_its_map(lab: Effort, entropy: Entropy) -> None:
     """The cut brings the map back: what it needs must not have gone. Nor if the process ends before the drop lasts."""
+
+    def save(world: World, at: int, act: Callable[[], object]) -> int:
+        return world.save_beside_a_drop(world.drop, at, act)
+
     judge = Judge(lab, entropy, lab.pick(64, 4096))
     for act in (put_in_flight, put_in_flight_and_end):
-        for at in itertools.count(step=lab.pick(2, 1)):
-            world = pinned_by_a_map_without_a_file(entropy)
-            judge.watch(world)
-            calls = world.save_beside_a_drop(world.drop, at, functools.partial(act, world))
-            judge.judge(world)
-            lab.count("interleavings")
-            if at >= calls:
-                break
+        at_each_call(lab, judge, lambda: pinned_by_a_map_without_a_file(entropy), act, save)
+
+
+def at_each_call(
+    lab: Effort,
+    judge: Judge,
+    begin: Callable[[], World],
+    act: Callable[[World], object],
+    save: Callable[[World, int, Callable[[], object]], int],
+) -> None:
+    """The same save again and again, `act` before its first call, before its second and so on, and behind it."""
+    for at in itertools.count(step=lab.pick(3, 1)):
+        world = begin()
+        judge.watch(world)
+        calls = save(world, at, functools.partial(act, world))
+        world.settle()
+        judge.judge(world)
+        lab.count("interleavings")
+        if at >= calls:
+            return
 
 
 def test_segments_that_nothing_needs_go_one_after_the_other(lab: Effort, entropy: Entropy) -> None:
