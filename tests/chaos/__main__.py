@@ -74,11 +74,10 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     with ExitStack() as stack:
         demo = stack.enter_context(demo_run(options.seed, folder / "demo"))
         lanes = [stack.enter_context(_Lane(options, number, folder)) for number in range(LANES)]
-        failed = [lane for lane in lanes if lane.process.wait() != 0]
+        if not _all_well([lane.process for lane in lanes]):
+            return 1
         counted = Counter({"trading runs": 1, "kills": kills_survived(demo, options.seed)})
         counted["kills in the demo"] = counted["kills"]
-    if failed:
-        return 1
     for number in range(LANES):
         counted.update(json.loads((folder / f"lane-{number}.json").read_text()))
     arsenal = Arsenal(folder, "", random.Random())
@@ -95,6 +94,15 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     if missing := arsenal.missing():
         print(f"chaos: these kill points never fired: {', '.join(missing)}", file=sys.stderr)
     return 1 if missing or counted["kills"] < options.kills else 0
+
+
+def _all_well(lanes: list[subprocess.Popen[bytes]]) -> bool:
+    """Wait for all lanes, or for the first that fails."""
+    while True:
+        codes = [lane.poll() for lane in lanes]
+        if any(codes) or None not in codes:
+            return not any(codes)
+        time.sleep(0.2)
 
 
 class _Lane:

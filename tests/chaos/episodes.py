@@ -43,6 +43,9 @@ def run_episode(
     except Exception as error:
         what = f"seed {seed}, episode {number}, round {done}: {error!r}\nkept: {folder}\n"
         raise EpisodeFailed(f"{what}replay: python -m tests.chaos --seed {seed} --episode {number}") from error
+    except BaseException:  # told to leave
+        shutil.rmtree(folder)
+        raise
     counted["rounds"] += rounds
     shutil.rmtree(folder)
 

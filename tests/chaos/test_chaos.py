@@ -14,7 +14,7 @@ from tests.lab.effort import Effort
 @pytest.mark.parametrize("supervised", [False, True], ids=["bots and persistence", "a supervisor and its children"])
 def test_nothing_is_lost_whoever_is_killed_whenever(lab: Effort, tmp_path: Path, supervised: bool) -> None:
     counted: Counter[str] = Counter()
-    rounds = lab.pick(2 if supervised else 4, 40)
+    rounds = lab.pick(2 if supervised else 3, 40)
     run_episode(lab.seed, 0, tmp_path, counted, rounds, supervised)
     assert counted["kills"] > 0
     for what, number in counted.items():
