@@ -134,6 +134,20 @@ class OutliveMachine(RuleBasedStateMachine):
         if namespace in self.world.live:
             self.world.take_over(namespace, [one for one in these if one != "killed"])
 
+    @precondition(lambda self: self.world.persistence is not None and not self.world.zombies)
+    @rule(namespace=namespaces, these=changes, those=changes, steps=steps)
+    def there_and_back(
+        self, namespace: str, these: list[Change | Block], those: list[Change | Block], steps: list[str]
+    ) -> None:
+        """The other host goes on from what was shipped; then the first one is back, with what it never shipped."""
+        self.change(namespace, these)
+        for more in (those, these):
+            if namespace in self.world.live and self.world.persistence is not None:
+                self.world.take_over(namespace, [])
+                self.world.bury(self.world.zombies[0])
+                self.change(namespace, more)
+                self.work(namespace, steps)
+
     @a_life("zombies")
     @rule(index=indexes, these=st.lists(inside, max_size=3))
     def wake_zombie(self, index: int, these: list[Change | Block]) -> None:

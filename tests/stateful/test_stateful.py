@@ -34,7 +34,7 @@ def run(lab: Effort, machine: type[OutliveMachine | RealMachine], histories: int
 
 
 def test_sessions_are_their_models_through_kills_and_power_cuts(lab: Effort) -> None:
-    run(lab, OutliveMachine, lab.pick(40, 800), lab.pick(40, 50))
+    run(lab, OutliveMachine, lab.pick(40, 1200), lab.pick(40, 50))
 
 
 def test_sessions_are_their_models_with_real_threads_sockets_and_processes(lab: Effort) -> None:

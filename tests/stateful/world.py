@@ -1,6 +1,6 @@
 """Everything at once: two hosts, the persistence process on the first, strategies on both, a network between them.
 
-One thread moves it all; nothing happens but what a method here makes happen. Each method checks what it can see.
+One thread moves it all; nothing happens but what a method here makes happen. Each checks what it can see.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from persistence_proc.paths import Paths
 from protocol.errors import Fenced, FlushTimeout, NamespaceInUse, PersistenceUnavailable, SessionClosed
 from protocol.messages import Confirmed, Reply, Request
 from protocol.values import Trust, ValueCodec
-from strategy_proc.recorder import Recorder
 from tests.stateful.changes import MAPS, Block, Change, OpenSession, PlainSession, State, ordered, perform
 from tests.stateful.history import History
 from tests.stateful.hosts import DATA, Clock, Host, Killed
@@ -154,19 +153,21 @@ class World:
     def _ask(self, worker: Worker, request: Request) -> tuple[Reply, list[bytes]] | None:
         """A question of `connect`, with whatever befalls it."""
         trouble = self._troubles.pop(0) if self._troubles else ""
-        worker.wire.send(request)
-        if trouble == "lost" and self.network.requests:
-            self.network.requests.pop()
-        elif trouble == "late" and self.network.requests:
-            self.network.late_requests.append(self.network.requests.pop())
-        elif trouble == "killed" and self.persistence is not None:
+        wire, requests = worker.wire, self.network.requests
+        wire.send(request)
+        if trouble == "lost" and requests:
+            requests.pop()
+        elif trouble == "late" and requests:
+            self.network.late_requests.append(requests.pop())
+        elif trouble == "killed":
             self.at_server(Persistence.deliver)
             self.at_server(Persistence.turn)
-            self.restart_persistence()
         else:
             self.at_server(Persistence.settle)
-        answer = worker.wire.take_reply()
-        worker.wire.abandon()
+        answer = wire.take_reply()
+        wire.abandon()
+        if trouble == "killed":  # an answer that had left before says what is durable
+            self.restart_persistence()
         return None if trouble == "reply lost" else answer
 
     def restart_persistence(self) -> None:
@@ -195,8 +196,7 @@ class World:
 
     def sync(self, namespace: str) -> None:
         worker, history = self.live[namespace], self.histories[namespace]
-        assert worker.session is not None
-        if self.at_worker(namespace, worker.session.sync):
+        if self.at_worker(namespace, lambda: worker.session.sync()):  # type: ignore[union-attr]
             history.synced = history.returned
 
     def flush(self, namespace: str) -> None:
@@ -289,12 +289,12 @@ class World:
             return
         self._tell(zombie)
         if self.persistence is not None and not zombie.disk.dead:
-            for call in (lambda: session.map("a").__setitem__("k", 1), session.sync, lambda: session.flush(0)):
+            for call in (session.sync, lambda: session.flush(0), lambda: session.drop_map("a")):
                 assert_fenced(call)
             self.bury(zombie)
 
     def _tell(self, zombie: Worker) -> None:
-        recorder: Recorder = zombie.session._recorder  # type: ignore[union-attr]
+        recorder = zombie.session._recorder  # type: ignore[union-attr]
         try:
             for _ in range(ROUNDS):
                 if recorder.over is not None or self.persistence is None:
@@ -309,7 +309,7 @@ class World:
         zombie.die()
         self.zombies.remove(zombie)
 
-    # The machine
+    # Power
 
     def cut_power(self, name: str, chance: random.Random) -> None:
         host = self.hosts[name]
@@ -328,7 +328,7 @@ class World:
         self.counted["power cuts"] += 1
 
     def check(self) -> None:
-        """What must hold at every moment."""
+        """At every moment."""
         for namespace, worker in self.live.items():
             assert worker.maps is not None
             found, expected = ordered(worker.maps.state()), ordered(self.histories[namespace].newest)
