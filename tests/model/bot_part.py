@@ -303,7 +303,7 @@ class Bot(NamedTuple):
     def take(self, reply: Confirmed, resends_when_stuck: bool) -> Bot:
         """What the pump does with a reply to its confirm."""
         process = self.owner
-        pump = _confirmed(process.pump, reply, resends_when_stuck)
+        pump = confirmed(process.pump, reply, resends_when_stuck)
         acked = max(process.acked, pump.durable)
         folder = self.folder
         if acked > process.acked:
@@ -317,7 +317,7 @@ class _PumpStandIn(SimpleNamespace):
 
 
 @cache
-def _confirmed(pump: PumpMemory, reply: Confirmed, resends_when_stuck: bool) -> PumpMemory:
+def confirmed(pump: PumpMemory, reply: Confirmed, resends_when_stuck: bool) -> PumpMemory:
     stand_in = _PumpStandIn(
         _session=SimpleNamespace(namespace="", _note_durable=lambda durable: None),
         _outbox=SimpleNamespace(mark_acked=lambda seq: None),

@@ -19,14 +19,14 @@ def _setting(name: str, program: str, budget: Budget, kills: str = "bs", **more:
 
 NEAR = (
     _setting("outbox", "a+", Budget(changes=1, cuts=1), syncs=True),
-    _setting("fold", "a+ a-", Budget(changes=2, folds=1), slots=1),
+    _setting("fold", "a+ a- b+", Budget(changes=3, folds=1), slots=1),
     _setting("failed sync of an outbox", "a+", Budget(changes=1, cuts=1, failures=1), slots=1, syncs=True),
     _setting("journal", "a+b+", Budget(changes=1, cuts=1), is_fine=True),
     _setting("disk faults of the server", "a+b+", Budget(changes=1, kills=1, full=1, failures=1), "s", is_fine=True),
     _setting("net", "a+ a+b+", Budget(changes=2, breaks=1), late_replies=True),
     _setting("open", "a+", Budget(changes=1, kills=1, breaks=1), "b"),
     _setting("two namespaces", "a+", Budget(changes=1), bots=NAMESPACES),
-    _setting("two hosts", "a+", Budget(changes=1, cuts=1, takeovers=1), bots=HOSTS),
+    _setting("two hosts", "a+", Budget(changes=1, takeovers=1), bots=HOSTS),
     _setting("trim", "a+", Budget(changes=1, saves=1, rotations=1)),
 )
 
