@@ -164,7 +164,11 @@ def test_a_server_key_that_can_not_be_used_is_named_in_one_line(data_dir: Path, 
     assert_one_line(errors, "no usable CURVE keys in", "server.key_secret")
 
 
-@pytest.mark.parametrize("text", ['public-key = "short"\nsecret-key = "short"', f'public-key = "{"~" * 40}"'])
+NO_KEYS = ['public-key = "short"\nsecret-key = "short"', f'public-key = "{"~" * 40}"', f'public-key = "{"#" * 40}"',
+           f'public-key = "{"a" * 40}"\nsecret-key = ""']  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_KEYS)
 def test_a_clients_key_that_zeromq_would_refuse_is_named(data_dir: Path, text: str) -> None:
     for name in ("client.key_secret", "server.key"):
         (data_dir / name).write_text(text)
