@@ -15,6 +15,7 @@ from tests.waiting import wait_until
 
 REPLIES_HELD = 8  # SEND_HIGH_WATER of the server, for each peer
 ROOM = 120 * MEGABYTE
+PER_CONNECTION = 50_000  # bytes that libzmq has for one until what it sent has been read
 
 
 def fill(data_dir: object, namespace: str, size: int) -> None:
@@ -29,21 +30,21 @@ def fill(data_dir: object, namespace: str, size: int) -> None:
 
 def test_who_opens_a_big_map_again_and_again_and_never_reads_it_costs_a_few_replies(siege: Siege, lab: Effort) -> None:
     """Thousands of opens of some MB each: eight wait for their reader, the others are dropped."""
-    size, peers = lab.pick(2, 8) * MEGABYTE, lab.pick(1, 3)
+    size, peers = 8 * MEGABYTE, lab.pick(1, 3)
     fill(siege.data_dir, "big", size)
     siege.before = siege.rss()
     asked = 0
     with contextlib.ExitStack() as stuck, GoodClient(str(siege.data_dir)) as client:
         for peer in range(peers):
             greedy = stuck.enter_context(zeromq(siege.endpoint.requests, zmq.DEALER, rcvhwm=1, rcvbuf=4096))
-            for attempt in range(lab.pick(60, 1500)):
+            for attempt in range(lab.pick(40, 1500)):
                 ask = open_request("big", identity=bytes([peer]) * 16, attempt=attempt + 1, last=8, takeover=True)
                 greedy.send_multipart([b"", encode(ask)])
                 asked += 1
-                if attempt % 20 == 0:
+                if attempt % lab.pick(1, 10) == 0:
                     client.go_on(1)  # so that each open is granted by itself, and not only the last
             client.go_on()
-        siege.check_unharmed(ROOM + (REPLIES_HELD + 2) * size * peers)
+        siege.check_unharmed(ROOM // 2 + (REPLIES_HELD + 2) * size * peers)
     client.check()
     lab.count("opens never read", asked)
     check_kept(str(siege.data_dir), client)
@@ -63,7 +64,8 @@ def test_thousands_of_long_polls_left_hanging_hold_nobody_up(siege: Siege, lab: 
                     lab.count("long polls left hanging", 20)
                 client.go_on()
             client.go_on()
-        siege.check_unharmed(ROOM)
+        assert slow.confirm(upto=99, wait=1e9), "how long a question is held is not the peer's to say"
+        siege.check_unharmed(ROOM + lab.pick(150, 6000) * PER_CONNECTION)
     client.check()
     check_kept(str(siege.data_dir), client)
 
