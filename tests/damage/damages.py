@@ -251,6 +251,22 @@ def folders(shape: Shape, foreign: Shape) -> Iterator[Damage]:
             if taken and taken != {path: image[path] for path in below}:
                 yield Damage(f"the folder as of {kind}", lost, {**rest, **taken})
     yield from _state_without_outboxes(shape, foreign)
+    yield from _journals_without_outboxes(shape)
+
+
+def _journals_without_outboxes(shape: Shape) -> Iterator[Damage]:
+    """The journal lacks its end, and no outbox is left to tell: the map files may be newer than it."""
+    bare = {path: data for path, data in shape.image.items() if "/outbox" not in path}
+    segments = [path for path in files_of(bare) if role_of(path) is Role.JOURNAL]
+    rest = {path: data for path, data in bare.items() if path not in segments}
+    gone = tuple(path for path in shape.image if "/outbox/" in path)
+    for count in range(1, len(segments)):
+        lost = tuple(segments[-count:])
+        kept = {path: bare[path] for path in segments[:-count]}
+        yield Damage(f"the newest {count} segments and the outboxes gone", lost + gone, {**rest, **kept})
+    for number, older in enumerate(shape.earlier):
+        journal = {path: data for path, data in files_of(older).items() if role_of(path) is Role.JOURNAL}
+        yield Damage(f"the journal of moment {number} and the outboxes gone", (*segments, *gone), {**rest, **journal})
 
 
 def _state_without_outboxes(shape: Shape, foreign: Shape) -> Iterator[Damage]:

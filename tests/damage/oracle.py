@@ -42,6 +42,10 @@ def _synced(past: Past) -> int:
     return max(past.durable, past.synced)
 
 
+def _nothing(past: Past) -> int:
+    return 0
+
+
 UNPROVABLE = (
     Unprovable(
         "the newest records of an outbox, not synced: they look like an append that a kill has interrupted",
@@ -50,6 +54,10 @@ UNPROVABLE = (
     Unprovable(
         "an outbox segment, or all of them, away from their folder: nothing is left that knows of them",
         frozenset({Role.OUTBOX}), re.compile(r"deleted|renamed|put back|overwritten by|the folder"), _durable,
+    ),
+    Unprovable(
+        "the end of the journal together with every outbox, where no map file is newer: as if it had never been",
+        frozenset({Role.JOURNAL}), re.compile(r"and the outboxes gone"), _nothing,
     ),
 )  # fmt: skip
 
@@ -174,7 +182,8 @@ def check_error(damage: Damage, error: Exception) -> None:
     text = str(error)
     if not isinstance(error, StateRefused):
         _must(isinstance(error, OSError), f"not a refusal of ours: {error!r}")
-        by_medium = damage.unreadable or "folder" in damage.kind
+        one_map = len(damage.paths) == 1 and role_of(damage.paths[0]) is Role.MAP  # the medium's word, as good as a CRC
+        by_medium = (damage.unreadable or "folder" in damage.kind) and not one_map
         _must(bool(by_medium), f"an error of the disk where the disk has none: {error!r}")
         _must(_names_a_path(text, damage), f"an error of the disk that names no file: {error!r}")
         return

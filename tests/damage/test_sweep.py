@@ -107,7 +107,8 @@ def two_at_once(lab: Effort, shape: Shape, count: int) -> Iterator[Damage]:
         yield Damage(f"{one.kind} and {other.kind}", one.paths + other.paths, both, inside=True)
 
 
-def test_the_losses_that_nothing_can_prove_are_of_outboxes_only_and_never_of_what_was_acknowledged() -> None:
-    assert {role for row in UNPROVABLE for role in row.roles} == {Role.OUTBOX}
+def test_the_losses_that_nothing_can_prove_are_not_of_what_was_acknowledged_while_an_outbox_is_there() -> None:
+    witnessed = [row for row in UNPROVABLE if "outboxes gone" not in row.kinds.pattern]
+    assert {role for row in witnessed for role in row.roles} == {Role.OUTBOX}
     for name, past in chain.from_iterable(shape_of(name).pasts.items() for name in SHAPES):
-        assert all(row.kept(past) >= past.durable >= past.acked for row in UNPROVABLE), name
+        assert all(row.kept(past) >= past.durable >= past.acked for row in witnessed), name
