@@ -120,7 +120,7 @@ def recover_and_cut_again(disk: MemoryDisk, world: Threaded, kept: list[Kept]) -
 
 
 def test_kills_and_power_cuts_at_any_call_lose_nothing_acknowledged(lab: Effort) -> None:
-    for seed in range(lab.pick(4, 100)):
+    for seed in range(lab.pick(4, 60)):
         world = Threaded(lab.chance("service", seed))
         try:
             world.live(changes=100)
