@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import itertools
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from unittest import mock
 
 import pytest
@@ -40,8 +40,27 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "SEGMENT_BYTES", SEGMENT)
 
 
+class WouldWait(Exception):
+    """Another thread would wait for this lock; here nothing else goes on meanwhile, so it goes away."""
+
+
+class Impatient:
+    """Stands for `_files_lock` where one thread plays two."""
+
+    def __init__(self) -> None:
+        self._held = False
+
+    def __enter__(self) -> None:
+        if self._held:
+            raise WouldWait
+        self._held = True
+
+    def __exit__(self, *error: object) -> None:
+        self._held = False
+
+
 class World:
-    """See the module. All randomness is `chance`'s; `busy`: another thread puts whenever the disk is called."""
+    """See the module. All randomness is `chance`'s; `busy`: others put and sync whenever the disk is called."""
 
     def __init__(self, chance: random.Random, busy: bool = False, disk: MemoryDisk | None = None) -> None:
         self.chance, self.busy = chance, busy
@@ -92,6 +111,9 @@ class World:
         if self.busy and self._another_thread_may_put():
             with suppress(OutboxFull):
                 self.append(encode_changes(self.some_changes(1, SMALL)))
+            if self.chance.random() < 0.25:
+                with suppress(WouldWait, SyncFailed):
+                    self.sync()
 
     def _another_thread_may_put(self) -> bool:
         outbox = self.outbox
@@ -215,7 +237,7 @@ class World:
         while sum(s.last > self._live.acked for s in self._live._sealed) < 2:
             self.roll()
         self.folded = True
-        with compacting():
+        with mock.patch.object(outbox_chain, "COMPACT_AT", 0):  # worth its work however little there is
             self._live.maintain()
 
     def close(self) -> None:
@@ -267,6 +289,7 @@ class World:
             outbox.close()
             assert not self.disk._open, "a descriptor is left open"
             raise
+        outbox._files_lock = Impatient()  # type: ignore[assignment]
         self.outbox, self.torn = outbox, False
         assert outbox.seq == self.returned
         self.synced = self.returned  # `begin` has copied the leftovers into a synced segment: that is its claim
@@ -321,10 +344,3 @@ def after(maps: Maps, payloads: list[bytes]) -> Maps:
     for op, name, key, value in itertools.chain(*map(decode_changes, payloads)):
         apply_change(out.setdefault(name, {}), op, key, value)
     return out
-
-
-@contextmanager
-def compacting() -> Iterator[None]:
-    """Folding is worth its work however little there is."""
-    with mock.patch.object(outbox_chain, "COMPACT_AT", 0):
-        yield

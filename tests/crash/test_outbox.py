@@ -94,11 +94,12 @@ def test_every_short_run_keeps_its_promises_wherever_it_is_left(lab: Effort) -> 
 
 
 def test_keeping_house_loses_nothing_that_was_synced_before(lab: Effort) -> None:
-    """P2 while segments are folded, reused and replaced: with two full ones that a sync has covered."""
-    for step, busy in itertools.product(STEPS, (False, True)):
-        chance = lab.chance(step, busy)
-        steps = ("roll", "roll", "sync", step)
-        explained(World(chance, busy), steps, Watch(lab, chance, lab.pick(12, 200), lab.pick(0, 0.01)))
+    """P2 while segments are folded, reused and replaced, or begun anew: with full ones that a sync has covered."""
+    before = ("roll", "roll", "sync"), ("roll", "sync", "roll", "roll")
+    for prefix, step, busy in itertools.product(before, STEPS, (False, True)):
+        chance = lab.chance(*prefix, step, busy)
+        steps = (*prefix, step)
+        explained(World(chance, busy), steps, Watch(lab, chance, lab.pick(10, 150), lab.pick(0, 0.01)))
         lab.count("outbox runs")
 
 

@@ -27,8 +27,6 @@ FAULTS = [
     FULL_SHORT,
     FAILED_SYNC._replace(kinds=FAILED_SYNC.kinds | {"sync_map"}),
 ]
-TIMES = (1, 2, None)
-"""Once, twice (so that what follows an error fails, too), for ever."""
 HUGE = 1800  # bytes of a value that needs a segment of its own
 
 Step = Callable[[World], None]
@@ -60,8 +58,8 @@ WORK: dict[str, tuple[Step, ...]] = {
 
 
 def each_fault(lab: Effort, begin: Callable[[World], None], work: Callable[[World], None]) -> Iterator[World]:
-    """Worlds in which one call of `work`, each in its turn, has failed."""
-    for fault, times in itertools.product(FAULTS, TIMES):
+    """Worlds in which one call of `work`, each in its turn, has failed: once, for ever (far: and with the next one)."""
+    for fault, times in itertools.product(FAULTS, lab.pick((1, None), (1, 2, None))):
         at = 0
         while True:
             faults = Faults(fault.lasting(times), ("main", at))
