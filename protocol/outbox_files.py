@@ -82,7 +82,7 @@ def decode_identity(path: str, data: bytes) -> Identity:
         raise Damaged(path, 0, "the identity of an outbox fails its check", _REMEDY.format("NAMESPACE"))
     try:
         return msgspec.msgpack.decode(data[4:], type=Identity)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(path, 4, f"no identity: {error}", _REMEDY.format("NAMESPACE")) from None
 
 

@@ -244,10 +244,10 @@ class _Connecting:
                 f"the outbox of {self.namespace!r} belongs to store {outbox.identity.store_id.hex()}, "
                 f"this is {opened.store_id.hex()}; 'outlive accept {self.namespace}' puts it into quarantine"
             )
-        newer = [r for r in contents.records if r.seq > opened.applied]
         torn = [r for r in contents.set_aside if r.seq > opened.applied]
-        foreign = [r for r in newer if r.epoch < opened.since] + torn
-        ours = [r for r in newer if r.epoch >= opened.since]
+        # Whatever its seq: the history that replaced it has other changes under the same numbers
+        foreign = [r for r in contents.records if r.epoch < opened.since] + torn
+        ours = [r for r in contents.records if r.epoch >= opened.since and r.seq > opened.applied]
         if opened.applied < contents.acked or (ours and ours[0].base > opened.applied):
             raise StateWentBack(
                 f"the persistence process has {self.namespace!r} up to change {opened.applied}, this outbox knows "

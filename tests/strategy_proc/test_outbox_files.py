@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from protocol.errors import Damaged, ForeignStore
 from protocol.frames import encode_record
-from protocol.outbox_files import IDENTITY_FILE, read_outbox
+from protocol.outbox_files import IDENTITY_FILE, decode_identity, read_outbox
 from protocol.segments import RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT
 from strategy_proc import outbox_chain
 from tests.strategy_proc.outboxes import (
@@ -92,6 +93,12 @@ def test_a_damaged_identity_is_damage(lives: Lives) -> None:
     overwrite(Path(lives.folder) / IDENTITY_FILE, 6, b"\xff")
     with pytest.raises(Damaged):
         lives.read()
+
+
+@pytest.mark.parametrize("body", [b"\x83\xa9namespace\xa1\xff", b"\x81\xa1x" + b"\x91" * 100_000])
+def test_an_identity_that_nobody_of_ours_wrote_is_damage_even_with_a_good_checksum(body: bytes) -> None:
+    with pytest.raises(Damaged, match="no identity"):
+        decode_identity("IDENTITY", crc32(body).to_bytes(4, "little") + body)
 
 
 def test_the_outbox_of_another_namespace_is_foreign(lives: Lives) -> None:
