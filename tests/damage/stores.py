@@ -97,7 +97,8 @@ def write_image(image: Image, data_dir: str) -> None:
 class Life:
     """A store being lived in, and the plain dicts beside it that say what it holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: bool) -> None:
+        self._elsewhere = elsewhere
         self.disk = MemoryDisk()
         self.server = StillServer(self.disk)
         self.bots: dict[str, Bot] = {}
@@ -112,7 +113,9 @@ class Life:
         return bot
 
     def do(self, namespace: str, *changes: Change) -> None:
-        """One transaction, in the outbox only."""
+        """One transaction, in the outbox only. Another store holds other values."""
+        if self._elsewhere:
+            changes = tuple((op, name, key, value[::-1]) for op, name, key, value in changes)
         self.bots[namespace].record(*changes)
         maps = self._maps.setdefault(namespace, {})
         for op, name, key, value in changes:
@@ -171,9 +174,8 @@ def delete(name: str, key: str) -> Change:
     return DELETE, name, encode_key(key), b""
 
 
-def young() -> Shape:
+def young(life: Life) -> Shape:
     """A first session: one segment of the journal, no map file, the last changes only in the outbox."""
-    life = Life()
     life.connect("bot")
     life.put("bot", "a", "k", "one", 3)
     life.ship("bot")
@@ -184,11 +186,10 @@ def young() -> Shape:
     return life.end("young")
 
 
-def busy() -> Shape:
+def busy(life: Life) -> Shape:
     """Two namespaces at work: two generations, frames in no file yet, several segments, a map dropped and one that is
     idle and older than the journal, an outbox with leftovers in two segments, a journal with a torn tail.
     """
-    life = Life()
     life.connect("bot")
     life.connect("other")
     life.put("bot", "a", "k", "one", 3)
@@ -238,9 +239,8 @@ def busy() -> Shape:
     return life.end("busy")
 
 
-def closed() -> Shape:
+def closed(life: Life) -> Shape:
     """Everybody has said good-bye, every map is saved twice, the journal is trimmed."""
-    life = Life()
     for round in ("first", "second"):
         for namespace in ("bot", "quiet"):
             life.connect(namespace)
@@ -257,9 +257,9 @@ def closed() -> Shape:
     return life.end("closed")
 
 
-SHAPES: dict[str, Callable[[], Shape]] = {made.__name__: made for made in (young, busy, closed)}
+SHAPES: dict[str, Callable[[Life], Shape]] = {made.__name__: made for made in (young, busy, closed)}
 
 
-def build(name: str) -> Shape:
+def build(name: str, elsewhere: bool = False) -> Shape:
     with small_world():
-        return SHAPES[name]()
+        return SHAPES[name](Life(elsewhere))

@@ -33,7 +33,8 @@ def shape_of(name: str) -> Shape:
 def refused_starts(lab: Effort, name: str, count: int) -> list[tuple[Damage, str]]:
     """Damages at which the persistence process has to refuse, of all kinds; and the words of the refusal."""
     shape, chance = shape_of(name), lab.chance(name)
-    every = [*whole_files(shape, shape_of("busy")), *folders(shape, shape_of("busy"))]
+    foreign = build("busy", elsewhere=True)
+    every = [*whole_files(shape, foreign), *folders(shape, foreign)]
     for path in files_of(shape.image):
         every += inside(shape, path, chance, far=False)
     chance.shuffle(every)

@@ -26,7 +26,7 @@ def shape_of(name: str) -> Shape:
 
 @cache
 def another_store() -> Shape:
-    return build("busy")
+    return build("busy", elsewhere=True)
 
 
 def sweep(lab: Effort, shape: Shape, damages: Iterable[Damage]) -> None:
@@ -92,8 +92,18 @@ def test_two_damages_at_once_are_made_good_or_named(lab: Effort, name: str) -> N
 
 
 def some(lab: Effort, damages: Iterator[Damage], near: int) -> list[Damage]:
+    """All of them, or in the short run one of each sort, and others by chance up to `near`."""
     found = list(damages)
-    return found if lab.far or len(found) <= near else lab.chance("some").sample(found, near)
+    if lab.far:
+        return found
+    lab.chance("some").shuffle(found)
+    of_each = {_sort(damage): damage for damage in found}
+    return [*of_each.values(), *found[: max(0, near - len(of_each))]]
+
+
+def _sort(damage: Damage) -> tuple[Role, str, bool, bool]:
+    first, *_ = damage.paths
+    return role_of(first), damage.kind.split()[0], "another store" in damage.kind, first in damage.kind
 
 
 def two_at_once(lab: Effort, shape: Shape, count: int) -> Iterator[Damage]:
