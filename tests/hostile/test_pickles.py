@@ -15,8 +15,8 @@ from protocol.errors import Damaged, MalformedMessage, UntrustedType, ValueUnrea
 from protocol.keys import decode_key, decode_keys
 from protocol.values import Trust, ValueCodec
 from tests.hostile.conftest import less_memory
-from tests.hostile.decoders import OneFile
 from tests.hostile.evil_pickles import BOMBS, PROTO, STOP, as_map_file, calls, really_runs
+from tests.hostile.inputs import OneFile
 from tests.lab.effort import Effort
 from tests.persistence_proc.commands import run
 from tests.persistence_proc.raw_session import RawSession, insert
