@@ -42,17 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trees.put(copy_tree(Path(folder) / str(number)))
         with concurrent.futures.ThreadPoolExecutor(options.lanes) as pool:
             verdicts = [one.result() for one in [pool.submit(_run, trees, mutant) for mutant in chosen]]
+        innocent = _red_without_mutant(trees.get(), sorted({verdict.killer for verdict in verdicts} - {""}))
     survivors = [verdict for verdict in verdicts if not verdict.killer]
     print(f"\n{len(verdicts)} mutants, {len(survivors)} survived")
     for verdict in survivors:
         print(f"  SURVIVED  {verdict.mutant.at}: {verdict.mutant.name}")
+    if innocent:
+        print(f"red without any mutant, so what it says of them counts for nothing:\n{innocent}")
     if options.table:
         options.table.write_text(table(verdicts))
     if options.tally:
         with open(options.tally, "a") as file:
             n = {"mutants tried": len(verdicts), "mutants survived": len(survivors)}
             file.write(json.dumps({"part": "mutants", "test": "python -m tests.mutants", "n": n}) + "\n")
-    return 1 if survivors or not verdicts else 0
+    return 1 if survivors or innocent or not verdicts else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,10 +102,8 @@ def broken(text: str, mutant: Mutant) -> str:
 def _first_red(tree: Path, tests: Sequence[str]) -> str:
     """The first test that fails, in order; empty if none does."""
     for target in tests:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE", target]
-        env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
         try:
-            done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=TIME_LIMIT)
+            done = _pytest(tree, [target])
         except subprocess.TimeoutExpired:
             return f"{target} (hangs)"
         if done.returncode == 1:
@@ -111,6 +112,21 @@ def _first_red(tree: Path, tests: Sequence[str]) -> str:
         if done.returncode != 0:
             return f"{target} (does not even run)" if "Error" in done.stdout else _give_up(target, done)
     return ""
+
+
+def _red_without_mutant(tree: Path, killers: Sequence[str]) -> str:
+    """The tests that killed, run on the code as it is: what pytest says if any of them is red, else nothing."""
+    if not killers:
+        return ""
+    done = _pytest(tree, [killer.partition(" (")[0] for killer in killers])
+    return "" if done.returncode == 0 else done.stdout[-4000:]
+
+
+def _pytest(tree: Path, targets: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run tests in a tree. Raises subprocess.TimeoutExpired."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE", *targets]
+    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=TIME_LIMIT)
 
 
 def _give_up(target: str, done: subprocess.CompletedProcess[str]) -> str:

@@ -69,6 +69,13 @@ def test_records_of_another_epoch_behind_the_end_are_neither_data_nor_damage() -
     assert found.beyond is None
 
 
+def test_what_a_reused_file_held_before_is_neither_data_nor_damage() -> None:
+    data = segment()
+    data[:RECORDS_AT] = HEAD._replace(floor=14).encode()
+    found = decode_segment("x.seg", bytes(data))
+    assert (found.records, found.end, found.beyond) == ([], RECORDS_AT, None)
+
+
 def test_a_record_that_does_not_continue_the_one_before_ends_the_chain() -> None:
     whole = segment(PAYLOADS[:2])
     later = encode_record(20, 7, 1, b"later")
