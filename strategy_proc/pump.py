@@ -266,9 +266,10 @@ class Pump:
         if restarted:
             log.info("%s: the persistence process was restarted; shipping again", self._session.namespace)
         stuck = reply.applied < self._shipped and reply.applied == self._applied_when_asked
+        behind = self._shipped < reply.applied  # it was stuck, and what was on its way has arrived all the same
         self._instance = reply.instance
         self._applied = reply.applied
-        if restarted or reply.gap or stuck:
+        if restarted or reply.gap or stuck or behind:
             self._ship_again_from(reply.applied)
         while self._in_flight and self._in_flight[0][0] <= reply.applied:
             self._bytes_in_flight -= self._in_flight.popleft()[1]

@@ -7,14 +7,17 @@ import errno
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from unittest import mock
 
 import pytest
 
 from protocol.disk import Disk
 from protocol.errors import FlushTimeout, OutboxFull, ReentrantChange, SessionClosed, SyncFailed
+from protocol.messages import Confirmed
 from protocol.segments import ACKED_AT, RECORDS_AT, SHIPPED_AT, SYNCED_AT
 from strategy_proc import Session, connect, connecting
 from strategy_proc.outbox import Outbox, OutboxLock
@@ -108,6 +111,13 @@ def test_the_pump_outlives_a_failure_of_its_own(
     assert failures
     with connect("bot", data_dir=data_dir) as state:
         assert state.map("m") == {"a": 1}
+
+
+def test_what_arrived_after_all_is_not_shipped_again() -> None:
+    """A message that seemed lost was only late: to ship again from before it might begin where nothing is any more."""
+    pump = mock.Mock(_instance="i", _shipped=0, _applied=0, _applied_when_asked=0, _durable=0, _in_flight=deque())
+    Pump._confirmed(pump, Confirmed(instance="i", applied=2, durable=2))
+    pump._ship_again_from.assert_called_once_with(2)
 
 
 class SlowDisk(Disk):
