@@ -84,8 +84,10 @@ class Bot(NamedTuple):
 
     def become(self, folder: Folder | None = None, **changed: object) -> Bot:
         """With another folder or process; files that nobody can see any more are forgotten."""
-        process = self.owner._replace(**changed)
         folder = folder or self.folder
+        if self.process is None:
+            return self._replace(folder=folder.tidy(())[0])
+        process = self.process._replace(**changed)
         used = [process.tail, process.spare, *(s.fid for s in process.sealed)]
         used += [fid for fid, _ in process.retired + process.reusable]
         tidied, fids = folder.tidy(tuple(used))

@@ -149,7 +149,7 @@ class BotSteps(ServerSteps):
                 put = world.with_bot(number, bot.put(payload)).with_history(history).spend(changes=1)
                 yield ("bot {} changes {} (change {})", number, text, process.seq + 1), put
         is_locked = process.is_folding and "sync-shares-no-lock" not in self.readings
-        if self.setting.syncs and process.synced < process.seq and not is_locked:
+        if self.setting.syncs and budget.cuts and process.synced < process.seq and not is_locked:
             yield self._sync(world, number, bot)
         if budget.folds and not process.is_folding and len(bot.foldable()) > 1:
             fold = bot.fold("fold-ignores-what-was-shipped" in self.readings, "fold-is-not-synced" not in self.readings)

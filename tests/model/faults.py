@@ -101,7 +101,7 @@ class Faults(BotSteps):
             if server.save is not None and server.save.stage == serving_part.TEMPORARY and world.budget.failures:
                 given_up = server._replace(save=None)
                 yield ("THE SYNC OF A MAP FILE FAILS",), world._replace(server=given_up).spend(failures=1)
-        for number, bot in enumerate(world.bots if world.budget.failures and self.setting.syncs else ()):
+        for number, bot in enumerate(world.bots if world.budget.failures and world.budget.cuts else ()):
             if bot.process is None or bot.process.phase != RUNNING:
                 continue
             if bot.process.synced < bot.process.seq and not bot.process.is_folding:

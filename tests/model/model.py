@@ -37,12 +37,19 @@ class Model(Faults):
         return World(bots, empty_network(len(bots)), None, first_disk(), histories, setting.budget)
 
     def steps(self, world: World) -> Iterator[Step]:
+        for label, following in self._steps(world):
+            is_over = not following.budget.cuts and following.bots is not world.bots
+            yield label, following.with_power() if is_over else following
+
+    def _steps(self, world: World) -> Iterator[Step]:
         yield from self.progress(world, is_fair=False)
         yield from self.choices(world)
         yield from self.faults(world)
 
     def fair(self, world: World) -> Step | None:
-        return next((step for step in self.progress(world, is_fair=True) if step[1] != world), None)
+        world = world.with_power()
+        found = next((step for step in self.progress(world, is_fair=True) if step[1] != world), None)
+        return (found[0], found[1].with_power()) if found else None
 
     def progress(self, world: World, is_fair: bool) -> Iterator[Step]:
         yield from self.server_progress(world, is_fair)

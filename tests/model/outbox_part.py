@@ -59,6 +59,10 @@ class SegmentFile(NamedTuple):
     def mark(self, **marks: int) -> SegmentFile:
         return self._replace(marks=self.marks._replace(**marks))
 
+    @property
+    def medium_differs(self) -> bool:
+        return self.medium != self.slots or self.medium_marks != self.marks or bool(self.adrift)
+
     def sync(self) -> SegmentFile:
         kept = (m if n in self.adrift else s for n, (s, m) in enumerate(zip(self.slots, self.medium, strict=True)))
         return self._replace(medium=tuple(kept), medium_marks=self.marks)
@@ -128,6 +132,20 @@ class Folder(NamedTuple):
             named = tuple((number, renumbered[fid]) for number, fid in names)
             for files in product(*(tuple(self.file(fid).after_power_cuts()) for fid in fids)):
                 yield Folder(self.identity, self.life, self.boot + 1, files, named, named, (), self.made)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether a power cut would change nothing."""
+        named = self.made and not self.pending and self.durable == self.names
+        return named and not any(file.medium_differs for file in self.files)
+
+    def with_power(self) -> Folder:
+        """As if everything were durable: where the power is not cut any more, that makes no difference."""
+        files = tuple(
+            file._replace(medium=file.slots, medium_marks=file.marks, adrift=()) if file.medium_differs else file
+            for file in self.files
+        )
+        return self._replace(files=files, durable=self.names, pending=(), made=True)
 
     def after_kill(self) -> Folder:
         """Nothing is lost but what has no name."""

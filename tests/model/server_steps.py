@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from protocol.errors import MalformedMessage
 from protocol.messages import Opened, Refused, RefusedCode
 from tests.model import promises, server_part, serving_part
 from tests.model.bot_part import ASKING
+from tests.model.changes import State
 from tests.model.disk_part import StateDisk
 from tests.model.explorer import Broken, Label, Step
 from tests.model.network_part import Asked, Sent
 from tests.model.recovery_part import recover
+from tests.model.server_part import StoreMemory
 from tests.model.serving_part import Recovering, Server, Serving
 from tests.model.world import Part, World, is_of
 
@@ -131,9 +134,7 @@ class ServerSteps(Part):
         if "applies-over-a-gap" in self.readings:
             memory = server_part.apply_over_gap(server.memory, sent)
         else:
-            memory = server_part.receive(
-                server.memory, sent, 9 if "any-epoch-is-taken" in self.readings else 0, durable
-            )
+            memory = _received(server.memory, sent, 9 if "any-epoch-is-taken" in self.readings else 0, durable)
         world = world._replace(network=world.network.pop(pipe))
         label: Label = ("the server reads the delta ({}, {}] of epoch {}", delta.base, delta.upto, delta.epoch)
         if memory is None or memory == server.memory:
@@ -145,3 +146,10 @@ class ServerSteps(Part):
 def _without_since(reply: Opened) -> Opened:
     fields = {name: getattr(reply, name) for name in reply.__struct_fields__}
     return Opened(**{**fields, "since": 0})
+
+
+def _received(memory: StoreMemory, sent: Sent, old_epochs: int, durable: State | None) -> StoreMemory | None:
+    try:
+        return server_part.receive(memory, sent, old_epochs, durable)
+    except MalformedMessage as error:
+        raise Broken("liveness", f"the server can't read what a bot has sent: {error}") from None

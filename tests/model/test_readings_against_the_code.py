@@ -17,7 +17,7 @@ import pytest
 from persistence_proc.pickle_file import Trailer, load_map, save_map
 from protocol.disk import Disk
 from protocol.frames import Record
-from protocol.messages import Confirmed, RefusedCode
+from protocol.messages import Confirmed
 from protocol.outbox_files import OutboxContents, read_outbox
 from strategy_proc import outbox as outbox_module
 from strategy_proc import outbox_segment
@@ -339,14 +339,3 @@ def test_a_save_that_has_returned_survives_every_power_cut(lab: Effort) -> None:
         for left in disk.moment().after_power_cuts(CUTS, lab.chance(lsn)):
             lab.count("crash states")
             assert load_map(left, "/m.pkl").trailer.lsn == lsn, "a file that the catalog counts on is lost"
-
-
-def test_the_model_is_in_step_with_the_names_of_the_code() -> None:
-    """Codes, actions and states that the model decides by are the code's own, imported: here are those it names."""
-    from persistence_proc.recovery_table import Action, FileState, JournalState, Life
-
-    assert {RefusedCode.STALE_OPEN, RefusedCode.FENCED} <= set(RefusedCode)
-    assert {Action.LOAD_CURRENT, Action.LOAD_PREVIOUS, Action.REFUSE_START, Action.REFUSE_NAMESPACE} <= set(Action)
-    assert {FileState.GOOD, FileState.BEHIND, FileState.AHEAD, FileState.FOREIGN} <= set(FileState)
-    assert JournalState.HOLED in JournalState
-    assert Life.UNKNOWN in Life

@@ -68,6 +68,14 @@ class World(NamedTuple):
     def spend(self, **used: int) -> World:
         return self._replace(budget=self.budget.less(**used))
 
+    def with_power(self) -> World:
+        """The same world for whoever knows that no power will be cut any more: what was synced counts no longer."""
+        bots = tuple(bot if bot.folder.is_durable else bot.become(bot.folder.with_power()) for bot in self.bots)
+        histories = tuple(one._replace(synced=0) if one.synced and not one.was_cut else one for one in self.histories)
+        return (
+            self if (bots, histories) == (self.bots, self.histories) else self._replace(bots=bots, histories=histories)
+        )
+
     def without_bot(self, number: int) -> World:
         """The process is gone; what has a name in its outbox stays."""
         bot = self.bots[number]
