@@ -97,8 +97,15 @@ def _read_settled(disk: Disk, paths: Paths) -> ShownStore:
         if seen is not None and any(found.is_refused for found in seen.found):
             last = _from_journal(seen)
             continue
-        return _from_journal(seen) if seen is not None else _from_files(disk, paths, "")
+        return _from_journal(seen) if seen is not None else _from_files(disk, paths, _lost_journal(disk, paths))
     return last if not problem else _from_files(disk, paths, problem)
+
+
+def _lost_journal(disk: Disk, paths: Paths) -> str:
+    """What to say where there is no segment: nothing, if there never was a store."""
+    if not disk.exists(paths.store) and not map_files(disk, paths):
+        return ""
+    return f"{paths.journal}: no journal segment, though there is a store: what is shown is what the map files hold"
 
 
 def _from_journal(seen: Seen) -> ShownStore:

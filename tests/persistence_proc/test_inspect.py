@@ -145,6 +145,7 @@ def test_a_damaged_file_is_named_in_one_line_and_the_rest_is_shown(stored: Path)
 def test_without_a_journal_the_files_alone_are_shown(stored: Path) -> None:
     for segment in (stored / "journal").iterdir():
         segment.unlink()
+    assert f"{stored / 'journal'}: no journal segment" in run("inspect", stored).stderr
     assert {row["map"] for row in shown(stored, "bot")} == {"positions", "misc"}
     assert len(shown(stored, "bot", "misc")) == 4
 
