@@ -284,6 +284,11 @@ class FaultyDisk(Disk):
             raise OSError(errno.EIO, "Input/output error")
         super().fsync(fd)
 
+    def fsync_dir(self, path: str) -> None:
+        if "fsync_dir" in self.failing:
+            raise OSError(errno.EIO, "Input/output error")
+        super().fsync_dir(path)
+
 
 def test_an_append_that_meets_a_full_disk_can_be_made_again(tmp_path: Path) -> None:
     disk = FaultyDisk()
@@ -329,6 +334,19 @@ class UngrowingDisk(Disk):
         if self.may_not_grow and length > self.size(fd):
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         super().truncate(fd, length)
+
+
+def test_a_rotation_whose_name_is_not_durable_leaves_no_segment_to_go_on_in(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    harness = Harness(tmp_path, disk)
+    harness.write()
+    disk.failing = {"fsync_dir"}
+    with pytest.raises(OSError, match="Input/output"):
+        harness.rotate()
+    disk.failing.clear()
+    with pytest.raises(OSError, match="nothing more"):
+        harness.write()
+    assert harness.lsns() == [1, 2, 3]
 
 
 def test_after_a_failed_sync_the_journal_takes_nothing_more(tmp_path: Path) -> None:
