@@ -44,6 +44,9 @@ class Harness:
     def __init__(self, data_dir: Path, disk: Disk) -> None:
         self.mailbox: Mailbox[object] = Mailbox()
         self.replies: list[bytes] = []
+        """All parts, whoever asked."""
+        self.heads: dict[bytes, bytes] = {}
+        """Address -> first part of its newest answer."""
         recovered = recover(disk, str(data_dir))
         self.service = Service(
             disk,
@@ -52,9 +55,13 @@ class Harness:
             "i",
             Access(),
             self.mailbox,
-            lambda _, parts: self.replies.extend(parts),
+            self._answer,
         )
         self.applied = 0
+
+    def _answer(self, address: bytes, parts: list[bytes]) -> None:
+        self.replies.extend(parts)
+        self.heads[address] = parts[0]
 
     def turn(self) -> None:
         for report in self.mailbox.take():
