@@ -126,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", action="append", choices=[part.name for part in PARTS])
     parser.add_argument("--table", type=Path)
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with what it started
     parts = [part for part in PARTS if not options.part or part.name in options.part]
     print(f"seed {options.seed}: again with  python -m tests.lab --seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
