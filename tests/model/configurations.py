@@ -64,7 +64,6 @@ FAR = (
     _setting("net, three changes, killed", "a+ a+b+ a-", Budget(changes=3, kills=1, breaks=1), "s", late_replies=True),
     _setting("open, two changes", "a+ a+b+", Budget(changes=2, kills=1, breaks=1), "bst"),
     _setting("open, killed twice", "a+", Budget(changes=1, kills=2, breaks=1), "bs"),
-    _setting("two namespaces, two changes, killed", "a+ b+", Budget(changes=2, kills=1), "s", bots=NAMESPACES),
     _setting("damage, two changes", "a+ a+", Budget(changes=2, kills=1, saves=2, rotations=1, damages=1), "s"),
     _setting("recovery killed", "a+b+", Budget(changes=1, kills=2, cuts=1), "s", is_fine=True),
 )

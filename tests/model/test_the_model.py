@@ -15,7 +15,7 @@ from tests.model.model import Model
 from tests.model.world import Setting
 
 PROCESSES = 2
-NEAR_STATES, FAR_STATES = 12_000, 300_000
+NEAR_STATES, FAR_STATES = 12_000, 500_000
 """A configuration with more states within its bounds is cut off, and says so."""
 
 
