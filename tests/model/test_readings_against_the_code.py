@@ -140,6 +140,22 @@ def last_seq(records: list[Record]) -> int:
     return records[-1].seq if records else 0
 
 
+def test_segments_go_only_when_it_stands_on_disk_that_they_may(lives: Lives, lab: Effort) -> None:
+    """P2: a power cut keeps that they are gone, and takes back the mark that says why."""
+    outbox = lives.start()
+    for _ in range(10):
+        one_change(outbox)
+        outbox.maintain()
+    outbox.sync()
+    outbox.mark_acked(6)
+    outbox.maintain()
+    assert len([name for name in lives.disk.listdir(lives.folder) if name.endswith(".seg")]) < 6, "none is gone"
+    for found in lives.after_power_cuts(lab):
+        assert last_seq(found.records) == 10
+        assert found.records[0].base <= 6
+        assert not found.set_aside
+
+
 def test_a_change_behind_a_server_that_is_ahead_of_the_outbox_comes_back(lives: Lives, lab: Effort) -> None:
     """P1: the cut kept change 1 here, and the server has 1 and 2. Change 3 must not stand behind 1."""
     outbox = lives.start()
