@@ -35,6 +35,14 @@ def lives(data_dir: Path) -> Iterator[Lives]:
     lives.close()
 
 
+def test_an_identity_alone_says_whose_outbox_it_is(lives: Lives) -> None:
+    lives.start().close()
+    for path in lives.segments():
+        path.unlink()
+    with pytest.raises(ForeignStore, match="of namespace 'bot', not 'other'"):
+        read_outbox(lives.disk, lives.folder, "other", BOOT)
+
+
 def test_no_folder_is_an_empty_outbox(lives: Lives) -> None:
     contents = lives.read()
     assert (contents.identity, contents.records, contents.last) == (None, [], 0)
