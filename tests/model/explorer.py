@@ -24,8 +24,11 @@ class Broken(Exception):
     """Raised by a step that breaks a promise: which one, and what was lost."""
 
     def __init__(self, promise: str, what: str) -> None:
-        super().__init__(f"{promise}: {what}")
+        super().__init__(promise, what)  # both: so it comes back whole from another process
         self.promise, self.what = promise, what
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.what}"
 
 
 class Found(NamedTuple):

@@ -70,5 +70,5 @@ def _found(jobs: Iterable[Job], in_parallel: bool) -> Iterator[Found]:
     if not in_parallel:
         yield from map(_search, jobs)
         return
-    with get_context("spawn").Pool(PROCESSES, maxtasksperchild=1) as pool:
+    with get_context("fork").Pool(PROCESSES, maxtasksperchild=1) as pool:
         yield from pool.imap(_search, list(jobs), chunksize=1)
