@@ -10,7 +10,6 @@ from functools import cache
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from protocol.changes import encode_changes
 from protocol.errors import Damaged, StateRefused
 from protocol.frames import Record
 from protocol.messages import Confirmed, Delta, Open, Opened
@@ -331,6 +330,3 @@ def confirmed(pump: PumpMemory, reply: Confirmed, resends_when_stuck: bool) -> P
     return PumpMemory(
         stand_in._instance, stand_in._shipped, stand_in._applied, stand_in._durable, stand_in._applied
     )  # fmt: skip
-
-
-NOTHING = encode_changes([])

@@ -156,8 +156,6 @@ class BotSteps(ServerSteps):
             yield ("bot {} folds", number), world.with_bot(number, fold).spend(folds=1)
 
     def _sync(self, world: World, number: int, bot: Bot) -> Step:
-        if "sync-skips-sealed-segments" in self.readings:
-            bot = bot.become(sealed=bot.owner.sealed)
         synced = bot.sync(trusts_names="sync-trusts-names" in self.readings or bot.owner.is_folding)
         if "syncs-the-same-file-again" in self.readings:
             folder = bot.folder

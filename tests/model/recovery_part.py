@@ -21,7 +21,7 @@ from protocol.errors import Damaged
 from tests.model.changes import State, state_of
 from tests.model.disk_part import CatalogMemory, MapFile, Named, Segment, StateDisk, freeze_books
 from tests.model.explorer import Broken
-from tests.model.server_part import MapMemory, NamespaceMemory, StoreMemory, freeze_entry, thaw_commit
+from tests.model.server_part import MapMemory, NamespaceMemory, StoreMemory, thaw_commit
 
 
 class Recovered(NamedTuple):
@@ -161,6 +161,3 @@ def _knowledge(segments: tuple[Segment, ...]) -> tuple[Knowledge, list[tuple[int
 def first_disk() -> StateDisk:
     """A new store: one segment with an empty catalog."""
     return StateDisk((Segment(1, CatalogMemory()),))
-
-
-__all__ = ["Recovered", "first_disk", "freeze_entry", "recover"]
