@@ -22,7 +22,7 @@ from array import array
 
 import psutil
 
-from protocol.notify import NOTIFY_VARIABLE
+from benchmarks.server import start_server
 from strategy_proc import PersistentMap, Session, connect
 
 MIB = 2**20
@@ -44,19 +44,6 @@ def main() -> int:
             server.terminate()
             server.wait()
     return 0
-
-
-def start_server(folder: str) -> subprocess.Popen[bytes]:
-    """A persistence process that is ready."""
-    ours, theirs = os.pipe()
-    env = {**os.environ, NOTIFY_VARIABLE: str(theirs)}
-    argv = [sys.executable, "-m", "persistence_proc", "--data-dir", folder, "--log-level", "error"]
-    server = subprocess.Popen(argv, env=env, pass_fds=(theirs,))
-    os.close(theirs)
-    with open(ours) as notes:
-        if not any(line.strip() == "ready" for line in notes):
-            raise SystemExit(f"the persistence process ended with {server.wait()}")
-    return server
 
 
 def run(state: Session, server: subprocess.Popen[bytes], folder: str, options: argparse.Namespace) -> None:
