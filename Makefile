@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 
 SEED   ?=
 
-.PHONY: run test check chaos prove clean
+.PHONY: run test check chaos prove bench bench-check clean
 .DEFAULT_GOAL := run
 
 $(VENV)/.ready: pyproject.toml
@@ -30,5 +30,16 @@ chaos: $(VENV)/.ready      ## 1,000 kills of real processes, and the demo's verd
 prove: $(VENV)/.ready      ## the whole crash laboratory, to its long bounds; SEED=n repeats a run
 	@$(BIN)/python -m tests.lab $(if $(SEED),--seed $(SEED))
 
+$(VENV)/.bench: $(VENV)/.ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench      ## beside every peer: tables, plots and figures in bench-run
+	@mkdir -p bench-run
+	@$(BIN)/python -m benchmarks --json bench-run/results.json --plots bench-run/plots
+
+bench-check: $(VENV)/.bench ## has something become much slower?
+	@$(BIN)/python -m benchmarks.check
+
 clean:                     ## remove what the targets made
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache demo-run
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache demo-run bench-run
