@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("protocol", "strategy_proc", "persistence_proc", "supervisor", "demo", "benchmarks", "tests", "docs")
 FILES = ("pyproject.toml", "README.md", "Makefile", "CHANGELOG.md")
 TIME_LIMIT = 600  # seconds for the tests of one mutant: a hang is a death too, and says so
-_RED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_RED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 class Verdict(NamedTuple):
@@ -118,8 +118,8 @@ def _red_without_mutant(tree: Path, killers: Sequence[str]) -> str:
     """The tests that killed, run on the code as it is: what pytest says if any of them is red, else nothing."""
     if not killers:
         return ""
-    done = _pytest(tree, [killer.partition(" (")[0] for killer in killers])
-    return "" if done.returncode == 0 else done.stdout[-4000:]
+    done = _pytest(tree, sorted({re.split(r" \(|\[", killer)[0] for killer in killers}))
+    return "" if done.returncode == 0 else (done.stdout + done.stderr)[-4000:]
 
 
 def _pytest(tree: Path, targets: Sequence[str]) -> subprocess.CompletedProcess[str]:
