@@ -137,7 +137,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
     """Markdown: what was broken, the promise at stake, and the test that went red."""
     lines = ["| the code that ... | promise | goes red |", "|---|---|---|"]
     for mutant, killer in verdicts:
-        test = f"`{killer.removeprefix('tests/')}`" if killer else "**nothing: it survived**"
+        test = f"`{killer.removeprefix('tests/').partition('[')[0]}`" if killer else "**nothing: it survived**"
         lines.append(f"| {mutant.name} (`{mutant.at}`) | {mutant.promise} | {test} |")
     return "\n".join(lines) + "\n"
 
