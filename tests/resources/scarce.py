@@ -75,7 +75,7 @@ def no_file_grows(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        process.rlimit(psutil.RLIMIT_FSIZE, before)
+        _give_back(process, psutil.RLIMIT_FSIZE, before)
 
 
 @contextlib.contextmanager
@@ -88,7 +88,12 @@ def no_more_descriptors(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        process.rlimit(psutil.RLIMIT_NOFILE, before)
+        _give_back(process, psutil.RLIMIT_NOFILE, before)
+
+
+def _give_back(process: psutil.Process, resource: int, limits: tuple[int, int]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):  # the shortage may have ended it
+        process.rlimit(resource, limits)
 
 
 class Usage:
