@@ -188,9 +188,9 @@ class World:
     # Strikes
 
     def strike_any(self) -> None:
-        """Any of them, in one instant."""
+        """Any of them, in one instant. There may be nobody: all of them met a kill point."""
         living = self.living
-        self.kill(*self._chance.sample(living, self._chance.randint(1, len(living))))
+        self.kill(*self._chance.sample(living, self._chance.randint(min(1, len(living)), len(living))))
 
     def strike_recovery(self) -> None:
         """The server again and again, mostly while it recovers."""
