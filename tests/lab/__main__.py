@@ -89,6 +89,8 @@ class Runner:
         seconds = time.monotonic() - began
         outcome = Outcome(part, code, seconds, read_tally(tally), output.read_text(errors="replace"))
         print(f"{'green' if code == 0 else 'RED  '} {part.name:10} {seconds:6.0f} s  {counts(outcome)}", flush=True)
+        if code != 0:  # at once: the other parts take a while yet
+            print(f"\n{'=' * 20} {part.name} {'=' * 20}\n{outcome.output}", flush=True)
         return outcome
 
     def end(self) -> None:
@@ -131,9 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {options.seed}: again with  python -m tests.lab --seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
         outcomes = list(_run_all(Runner(options.seed, Path(folder)), parts))
-    for one in outcomes:
-        if one.code != 0:
-            print(f"\n{'=' * 20} {one.part.name} {'=' * 20}\n{one.output}")
     if options.table:
         options.table.write_text(table(options.seed, outcomes))
     red = [one.part.name for one in outcomes if one.code != 0]
