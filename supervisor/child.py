@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -23,19 +22,16 @@ from protocol.notify import NOTIFY_VARIABLE
 from supervisor.programs import Program
 
 _LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
-_PIPE_BYTES = 1 << 20
-"""A child that prints a lot should not wait for the supervisor's next look."""
 _READ_BYTES = 1 << 16
-_F_SETPIPE_SZ = 1031
 
 
 class Child:
-    """A started process. Its three descriptors are non-blocking and belong to this object until `close`."""
+    """A started process. Its descriptors are non-blocking and belong to this object until `close`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output_fd: int, notify_fd: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], notify_fd: int) -> None:
         self._process = process
         self.pid = process.pid
-        self.output_fd, self.notify_fd = output_fd, notify_fd
+        self.notify_fd = notify_fd
         self.pidfd = open_pidfd(self.pid)
         self._words = b""
         self.exit_code: int | None = None
@@ -75,10 +71,6 @@ class Child:
         self.exit_code = self._process.wait()
         return self.exit_code
 
-    def read_output(self) -> bytes | None:
-        """What it printed: b"" for nothing now, None for nothing ever again."""
-        return _read(self.output_fd)
-
     def read_words(self) -> tuple[list[str], bool]:
         """(whole lines said through the notify pipe, whether more can come)."""
         data = _read(self.notify_fd)
@@ -98,7 +90,7 @@ class Child:
             return 0, 0.0
 
     def descriptors(self) -> Iterator[int]:
-        for fd in (self.pidfd, self.output_fd, self.notify_fd):
+        for fd in (self.pidfd, self.notify_fd):
             if fd is not None:
                 yield fd
 
@@ -107,26 +99,26 @@ class Child:
             os.close(fd)
 
 
-def spawn(program: Program) -> Child:
-    """Start it through the launcher. Raises `OSError` when no process can be made."""
+def spawn(program: Program, output_fd: int) -> Child:
+    """Start it through the launcher, printing to `output_fd` (-1: nowhere). Raises `OSError` when none can be made."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("children are started from the main thread only: their death signal follows the thread")
     with contextlib.ExitStack() as undo:
-        output, notify = _pipe(undo), _pipe(undo)
+        notify = _pipe(undo)
+        output = output_fd if output_fd >= 0 else subprocess.DEVNULL
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), "--", *program.argv],
             stdin=subprocess.DEVNULL,
-            stdout=output[1],
-            stderr=output[1],
+            stdout=output,
+            stderr=output,
             cwd=program.cwd,
             env=program.env | {NOTIFY_VARIABLE: str(notify[1])},
             pass_fds=[notify[1]],
             start_new_session=True,  # before the launcher runs: Ctrl-C in the terminal is the supervisor's alone
         )
         undo.pop_all()
-    os.close(output[1])
     os.close(notify[1])
-    return Child(process, output[0], notify[0])
+    return Child(process, notify[0])
 
 
 def open_pidfd(pid: int) -> int | None:
@@ -142,8 +134,6 @@ def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
     undo.callback(os.close, read_end)
     undo.callback(os.close, write_end)
     os.set_blocking(read_end, False)
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(write_end, _F_SETPIPE_SZ, _PIPE_BYTES)
     return read_end, write_end
 
 

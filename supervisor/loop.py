@@ -1,7 +1,7 @@
 """The supervisor: one loop, one selector, all programs.
 
 * The loop waits for everything at once: ends of processes (pidfd), what they say and print, the control socket,
-  signals, the nearest deadline. Nothing polls, and only the console's writer has a thread of its own (`output`).
+  signals, the nearest deadline. Nothing polls; what may wait for a terminal or a disk has a thread of its own.
 * Stages start in order (persistence, services, strategies), each when the one before lets it, and stop in reverse.
   What dies in between is restarted alone: strategies keep running while persistence comes back.
 * The main thread only: it owns the signals, and children die with the thread that started them.
@@ -25,6 +25,7 @@ import psutil
 from protocol.errors import ConfigError, OutliveError
 from supervisor.child import Child
 from supervisor.config import PERSISTENCE, SUPERVISOR, Config
+from supervisor.console import Console
 from supervisor.control import (
     Answer,
     Command,
@@ -36,11 +37,14 @@ from supervisor.control import (
     SupervisorStatus,
     make_private,
 )
+from supervisor.follow import Follower
 from supervisor.lifecycle import Event, State
-from supervisor.output import Console, LogFile, Output
+from supervisor.log_files import LogFile, ProgramLog
+from supervisor.output import Output
 from supervisor.programs import Program, stages
 from supervisor.reload import drop_retired, take_over, what_can_change
 from supervisor.restart_policy import RestartPolicy
+from supervisor.rotation import Rotation
 from supervisor.signals import Signals
 from supervisor.sweep import sweep
 from supervisor.unit import Unit, shell_code
@@ -68,6 +72,7 @@ class Supervisor:
     ) -> None:
         self._config, self._reload, self._clock = config, reload, clock
         self._console = Console(console)
+        self._rotation = Rotation()
         self._run_dir = RunDir(config.run_dir)
         self._stages: list[list[Unit]] = []
         self._stages_started = 0
@@ -81,6 +86,7 @@ class Supervisor:
         self._signals: Signals
         self._selector: selectors.BaseSelector
         self._control: ControlServer
+        self._follower: Follower
         self._log: LogFile
 
     def run(self) -> int:
@@ -118,13 +124,19 @@ class Supervisor:
         os.makedirs(self._config.log_dir, mode=0o700, exist_ok=True)
         if not os.access(self._config.log_dir, os.W_OK | os.X_OK):
             raise ConfigError(f"supervisor.log_dir: {self._config.log_dir} can't be written to")
-        self._log = self._log_file(SUPERVISOR)
+        settings = self._config.supervisor
+        self._log = LogFile(self._log_path(SUPERVISOR), settings.log_bytes, settings.log_files)
         undo.callback(self._log.close)
         self._stages = [[self._unit(program) for program in stage] for stage in programs]
         undo.callback(self._close_logs)
+        undo.callback(self._rotation.close)
+        self._follower = Follower()
+        undo.callback(self._follower.close)
         self._selector = undo.enter_context(selectors.DefaultSelector())
         self._signals = undo.enter_context(Signals())
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
+        if self._console.listening and self._follower.fileno() >= 0:
+            self._selector.register(self._follower, selectors.EVENT_READ, self._follower.read)
         self._control = ControlServer(self._run_dir, self._answer)
         undo.callback(self._control.close)
         self._selector.register(self._control.fileno(), selectors.EVENT_READ, lambda: None)
@@ -132,13 +144,14 @@ class Supervisor:
             self._say(f"ended {name} (pid {pid}), left behind by an earlier run")
 
     def _unit(self, program: Program) -> Unit:
-        output = Output(program.name, self._log_file(program.name), self._console)
+        settings = self._config.supervisor
+        log = ProgramLog(self._log_path(program.name), settings.log_bytes, settings.log_files)
+        output = Output(program.name, log, self._console)
         policy = RestartPolicy(self._config.restart, self._clock)
         return Unit(program, policy, output, self._clock, self._report)
 
-    def _log_file(self, name: str) -> LogFile:
-        settings = self._config.supervisor
-        return LogFile(os.path.join(self._config.log_dir, f"{name}.log"), settings.log_bytes, settings.log_files)
+    def _log_path(self, name: str) -> str:
+        return os.path.join(self._config.log_dir, f"{name}.log")
 
     def _close_logs(self) -> None:
         for unit in self._units():
@@ -187,6 +200,8 @@ class Supervisor:
             self._weighed = now
             for unit in self._units():
                 unit.weigh()
+                unit.output.follow()
+                self._rotation.look(unit.output)
 
     def _watch_new_children(self) -> None:
         for unit in self._units():
@@ -194,7 +209,7 @@ class Supervisor:
             if child is None or unit in self._watched:
                 continue
             self._watched[unit] = child
-            self._register(child.output_fd, unit.pump)
+            self._follower.watch(unit.output)
             self._register(child.notify_fd, unit.listen)
             if child.pidfd is not None:
                 self._selector.register(child.pidfd, selectors.EVENT_READ, lambda unit=unit: self._ended(unit))

@@ -19,8 +19,6 @@ from supervisor.restart_policy import RestartPolicy
 
 _ABORT_PATIENCE = 3.0
 """Seconds for a hung process to write its stacks."""
-_DRAIN_READS = 64
-"""The pipe holds less; a helper in a session of its own may go on for ever."""
 _OUT_OF_PROCESSES = 71
 """Reported as exit code when no process could be made (EX_OSERR)."""
 
@@ -76,13 +74,6 @@ class Unit:
         for word in words:
             self._hear(word)
         return open_
-
-    def pump(self) -> bool:
-        """Move what it printed to its log; False when nothing more can come."""
-        data = self.child.read_output() if self.child else None
-        if data:
-            self.output.feed(data)
-        return data is not None
 
     def ended(self) -> None:
         """Its process is dead: take leave of it and see what the policy says."""
@@ -175,7 +166,7 @@ class Unit:
         self._policy.started()
         self._started = self._heard = self._clock()
         try:
-            self.child = spawn(self.program)
+            self.child = spawn(self.program, self.output.begin())
         except OSError as error:
             self.last_exit = _OUT_OF_PROCESSES
             self._report(self, "not started", f"{error.strerror or error}")
@@ -222,11 +213,6 @@ class Unit:
     def _drain(self, child: Child) -> None:
         self.listen()
         child.kill_helpers()  # first, so that nobody writes on
-        for _ in range(_DRAIN_READS):
-            data = child.read_output()
-            if not data:
-                break
-            self.output.feed(data)
         self.output.end()
 
 
@@ -238,7 +224,6 @@ def exit_text(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
 
 
 def shell_code(code: int) -> int:

@@ -9,6 +9,7 @@
     eat BYTES      ready, and holds so many bytes
     flood          ready, and prints without end
     chatter        ready, and says without end what nobody understands
+    count LINES    ready; at SIGUSR1 prints so many numbered lines of 100 bytes
     silent         closes its output and its notify pipe when it is ready
 """
 
@@ -45,12 +46,17 @@ def main(verb: str, arguments: list[str]) -> None:
         print(f"helper {helper.pid}", flush=True)
     if verb == "eat":
         held = b"x" * int(arguments[0])
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     signal.signal(signal.SIGTERM, signal.SIG_IGN if verb == "deaf" else leave)
     print(f"{verb} in {os.getcwd()}", flush=True)
     print("environment " + " ".join(sorted(os.environ)), flush=True)
     say("ready")
     if verb == "hang":
         say("beat")
+    if verb == "count":
+        signal.sigwait({signal.SIGUSR1})
+        for number in range(int(arguments[0])):
+            print(f"{number:099}")
     while verb == "flood":
         os.write(1, b"x" * 99 + b"\n")
     while verb == "chatter":

@@ -16,9 +16,11 @@ import zmq
 
 from protocol.errors import MalformedMessage
 from supervisor.config import Config
+from supervisor.console import Console
 from supervisor.control import Command, ControlServer, Done, RunDir, ask, decode_answer, decode_command, make_private
+from supervisor.log_files import LogFile, ProgramLog
 from supervisor.loop import Supervisor
-from supervisor.output import Console, LogFile, Output
+from supervisor.output import Output
 from tests.waiting import LONG, wait_until
 
 
@@ -57,15 +59,18 @@ def test_a_log_is_rotated_and_only_the_newest_are_kept(tmp_path: Path) -> None:
 def test_the_console_shows_whole_lines_with_names(tmp_path: Path) -> None:
     stream = io.StringIO()
     console = Console(stream)
-    output = Output("bot", LogFile(str(tmp_path / "bot.log"), 1000, 1), console)
-    output.feed(b"hel")
-    output.feed(b"lo\n\xff\nlast")
+    output = Output("bot", ProgramLog(str(tmp_path / "bot.log"), 1000, 1), console)
+    program = output.begin()
+    os.write(program, b"hel")
+    output.follow()
+    os.write(program, b"lo\n\xff\nlast")
+    output.follow()
     wait_until(lambda: stream.getvalue() == "bot          | hello\nbot          | \ufffd\n")
     output.end()
-    output.log.close()
     console.close()
     assert stream.getvalue().endswith("bot          | last\n")
     assert output.last_line == "last"
+    output.log.close()
     assert (tmp_path / "bot.log").read_bytes() == b"hello\n\xff\nlast"
 
 
