@@ -2,8 +2,7 @@
 
 * It stays unreaped until `reap`, the one place that waits for it; so its pid can't become another's while we hold it.
 * `spawn` is called from the main thread only: the parent-death signal follows the thread that started the child.
-* Its session is its own. What it leaves behind in its process group is killed when it is reaped: a helper that
-  survived its bot would be half a bot.
+* Its session is its own. What it leaves behind in it is killed when it is reaped (`sessions`).
 """
 
 from __future__ import annotations
@@ -20,18 +19,22 @@ import psutil
 
 from protocol.notify import NOTIFY_VARIABLE
 from supervisor.programs import Program
+from supervisor.sessions import kill_session
 
 _LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
 _READ_BYTES = 1 << 16
 
 
 class Child:
-    """A started process. Its descriptors are non-blocking and belong to this object until `close`."""
+    """A started process. Its descriptors are non-blocking and belong to this object until `close`.
 
-    def __init__(self, process: subprocess.Popen[bytes], notify_fd: int) -> None:
+    `word_fd`: where a spare waits to be told.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], notify_fd: int, word_fd: int | None = None) -> None:
         self._process = process
         self.pid = process.pid
-        self.notify_fd = notify_fd
+        self.notify_fd, self._word_fd = notify_fd, word_fd
         self.pidfd = open_pidfd(self.pid)
         self._words = b""
         self.exit_code: int | None = None
@@ -48,15 +51,27 @@ class Child:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL to the process and its group."""
+        """SIGKILL to the process and its session."""
         if self.exit_code is None:
             self.signal(signal.SIGKILL)
             self.kill_helpers()
 
     def kill_helpers(self) -> None:
-        """SIGKILL to what is in its process group. Not after `reap`: the number may be another's then."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """SIGKILL to what it has started in its session. Not after `reap`: the number may be another's then."""
+        kill_session(self.pid)
+
+    def tell(self, word: bytes) -> bool:
+        """Say a word to a spare, the only one it is ever told; False when it can't hear it."""
+        fd, self._word_fd = self._word_fd, None
+        if fd is None:
+            return False
+        try:
+            os.write(fd, word)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
 
     def has_ended(self) -> bool:
         """Whether it is dead, without reaping it."""
@@ -90,7 +105,7 @@ class Child:
             return 0, 0.0
 
     def descriptors(self) -> Iterator[int]:
-        for fd in (self.pidfd, self.notify_fd):
+        for fd in (self.pidfd, self.notify_fd, self._word_fd):
             if fd is not None:
                 yield fd
 
@@ -99,26 +114,35 @@ class Child:
             os.close(fd)
 
 
-def spawn(program: Program, output_fd: int) -> Child:
-    """Start it through the launcher, printing to `output_fd` (-1: nowhere). Raises `OSError` when none can be made."""
+def spawn(program: Program, output: int, spare: bool = False) -> Child:
+    """Start it through the launcher; it prints to the descriptor `output` (-1: nowhere). Raises `OSError`.
+
+    A spare is told later that it is the strategy.
+    """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("children are started from the main thread only: their death signal follows the thread")
     with contextlib.ExitStack() as undo:
-        notify = _pipe(undo)
-        output = output_fd if output_fd >= 0 else subprocess.DEVNULL
+        notify, word = _pipe(undo), _pipe(undo) if spare else None
+        theirs = [notify[1], word[0]] if word else [notify[1]]
+        os.set_blocking(notify[0], False)
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), "--", *program.argv],
+            [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), "--", *_argv(program, word)],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=output if output >= 0 else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
             cwd=program.cwd,
             env=program.env | {NOTIFY_VARIABLE: str(notify[1])},
-            pass_fds=[notify[1]],
+            pass_fds=theirs,
             start_new_session=True,  # before the launcher runs: Ctrl-C in the terminal is the supervisor's alone
         )
         undo.pop_all()
-    os.close(notify[1])
-    return Child(process, notify[0])
+    for fd in theirs:
+        os.close(fd)
+    return Child(process, notify[0], word[1] if word else None)
+
+
+def _argv(program: Program, word: tuple[int, int] | None) -> list[str]:
+    return [*program.argv, "--spare", str(word[0]), *program.preload] if word else program.argv
 
 
 def open_pidfd(pid: int) -> int | None:
@@ -130,11 +154,10 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
-    read_end, write_end = os.pipe()
-    undo.callback(os.close, read_end)
-    undo.callback(os.close, write_end)
-    os.set_blocking(read_end, False)
-    return read_end, write_end
+    ends = os.pipe()
+    for fd in ends:
+        undo.callback(os.close, fd)
+    return ends
 
 
 def _read(fd: int) -> bytes | None:

@@ -32,6 +32,7 @@ SUPERVISOR = "outlive"
 """The name of the supervisor's own log and lines; no program may have it either."""
 
 _ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SIZE = re.compile(r"(\d{1,18})\s*([KMG]i?B|B)?")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "B": 1, None: 1}
 
@@ -49,6 +50,8 @@ class PersistenceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     command: list[str] = []
     """Another program than `python -m persistence_proc`; gets the same arguments."""
     env: dict[str, str] = {}
+    start_timeout: float | None = None
+    """Longest silence before it is ready; a recovery says how far it is."""
     stop_timeout: float = 60.0
     """It writes everything that is dirty before it leaves."""
 
@@ -68,6 +71,8 @@ class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Resident bytes above which it is stopped and started again."""
     watchdog: float | None = None
     """Longest silence of `beat` once it is ready."""
+    start_timeout: float | None = None
+    """Longest silence before it is ready. Not for programs that never say so."""
     stop_timeout: float = 10.0
     """From SIGTERM to SIGKILL."""
 
@@ -79,6 +84,10 @@ class StrategySettings(ProgramSettings, frozen=True, kw_only=True, forbid_unknow
     """A bot."""
 
     namespace: str | None = None
+    preload: list[str] = []
+    """Libraries that its spare has imported, beside Outlive's own; never modules of its own."""
+    spare: bool | None = None
+    """Whether the next process of an entry is started ahead. Default: yes."""
 
 
 class ServiceSettings(ProgramSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -172,6 +181,7 @@ def check_config(config: Config, folder: str) -> Config:
     for name, strategy in config.strategies.items():
         key = f"strategies.{name}"
         _check_program(key, name, strategy)
+        _check_spare(key, strategy)
         namespace = _checked_namespace(f"{key}.namespace", strategy.namespace or name)
         if namespace in namespaces:
             raise ConfigError(f"{key}.namespace: {namespace!r} belongs to strategies.{namespaces[namespace]} already")
@@ -193,7 +203,7 @@ def size_in_bytes(key: str, size: int | str) -> int:
 
 
 def _check_persistence(settings: PersistenceSettings) -> None:
-    _check_numbers(PERSISTENCE, settings, ("stop_timeout",))
+    _check_numbers(PERSISTENCE, settings, ("start_timeout", "stop_timeout"))
     if not settings.data_dir:
         raise ConfigError("persistence.data_dir: must not be empty")
     if settings.endpoint is not None:
@@ -222,7 +232,22 @@ def _check_program(key: str, name: str, settings: ProgramSettings) -> None:
             raise ConfigError(f"{key}.env: {variable!r} can't name a variable")
         if variable.startswith("OUTLIVE_"):
             raise ConfigError(f"{key}.env.{variable}: OUTLIVE_ variables are the supervisor's to set")
-    _check_numbers(key, settings, ("watchdog", "stop_timeout"))
+    _check_numbers(key, settings, ("watchdog", "start_timeout", "stop_timeout"))
+
+
+def _check_spare(key: str, settings: StrategySettings) -> None:
+    """A spare that had imported anything of the strategy would be half a second bot, with code of yesterday."""
+    if settings.entry is None:
+        for field, value in (("preload", settings.preload), ("spare", settings.spare)):
+            if value:
+                raise ConfigError(f'{key}.{field}: only an entry ("module:function") can have a spare, not a command')
+        return
+    package = settings.entry.partition(":")[0].partition(".")[0]
+    for library in settings.preload:
+        if not _MODULE.fullmatch(library):
+            raise ConfigError(f"{key}.preload: {library!r} is not the name of a module")
+        if library.partition(".")[0] == package:
+            raise ConfigError(f"{key}.preload: {library!r} belongs to the strategy itself; preload is for libraries")
 
 
 def _check_numbers(key: str, settings: msgspec.Struct, positive: tuple[str, ...]) -> None:

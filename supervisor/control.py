@@ -68,6 +68,9 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True):
     rss: int
     cpu: float
     """Per cent of one core."""
+    spare: str | None = None
+    """How far its next process is that was started ahead (`supervisor.spare`); None: it is to have none."""
+    spare_pid: int | None = None
     recovering: int | None
     """Per cent, while it says so."""
     retry_in: float | None

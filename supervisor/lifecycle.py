@@ -23,7 +23,7 @@ class State(StrEnum):
     STARTING = "starting"  # has a process, not ready yet
     RUNNING = "running"
     RESTARTING = "restarting"  # its process is asked to leave; another follows
-    ABORTING = "aborting"  # made to leave for a fault of its own: hung (its stacks go to the log), overweight
+    ABORTING = "aborting"  # made to leave for a fault of its own: hung (its stacks go to the log), late, overweight
     STOPPING = "stopping"  # its process is asked to leave for good
     BACKOFF = "backoff"  # dead, tried again soon
     FATAL = "fatal"  # died too often, tried again slowly
@@ -42,6 +42,7 @@ class Event(StrEnum):
     RESTART = "restart"  # asked for
     KILL = "kill"  # asked for
     HUNG = "hung"  # no beat for too long
+    LATE = "late"  # never said that it is ready
     OVERWEIGHT = "overweight"  # over its memory limit
     TIMEOUT = "timeout"  # the deadline that an action set has passed
 
@@ -84,7 +85,7 @@ _RETRY = {**_DEAD, _E.TIMEOUT: (_S.STARTING, _A.SPAWN)}
 
 TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
     _S.STOPPED: _DEAD,
-    _S.STARTING: {**_WORKING, _E.READY: (_S.RUNNING, _A.NOTHING)},
+    _S.STARTING: {**_WORKING, _E.READY: (_S.RUNNING, _A.NOTHING), _E.LATE: (_S.ABORTING, _A.TERM)},
     _S.RUNNING: _WORKING,
     _S.RESTARTING: {
         _E.FINISHED: (_S.STARTING, _A.SPAWN),

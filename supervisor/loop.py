@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import os
 import selectors
 import signal
@@ -37,6 +38,7 @@ from supervisor.control import (
     SupervisorStatus,
     make_private,
 )
+from supervisor.exit_codes import shell_code
 from supervisor.follow import Follower
 from supervisor.lifecycle import Event, State
 from supervisor.log_files import LogFile, ProgramLog
@@ -47,7 +49,7 @@ from supervisor.restart_policy import RestartPolicy
 from supervisor.rotation import Rotation
 from supervisor.signals import Signals
 from supervisor.sweep import sweep
-from supervisor.unit import Unit, shell_code
+from supervisor.unit import Unit
 
 _WEIGH_EVERY = 1.0
 """Seconds between measurements of memory and CPU."""
@@ -82,7 +84,7 @@ class Supervisor:
         self._numbers = 0
         self._began = clock()
         self._weighed = clock()
-        self._watched: dict[Unit, Child] = {}
+        self._watched: dict[Child, Unit] = {}
         self._signals: Signals
         self._selector: selectors.BaseSelector
         self._control: ControlServer
@@ -205,16 +207,18 @@ class Supervisor:
 
     def _watch_new_children(self) -> None:
         for unit in self._units():
-            child = unit.child
-            if child is None or unit in self._watched:
-                continue
-            self._watched[unit] = child
-            self._follower.watch(unit.output)
-            self._register(child.notify_fd, unit.listen)
-            if child.pidfd is not None:
-                self._selector.register(child.pidfd, selectors.EVENT_READ, lambda unit=unit: self._ended(unit))
-            else:
-                self._signals.wake_on_death()
+            for child in unit.children():
+                if child not in self._watched:
+                    self._watched[child] = unit
+                    self._follower.watch(unit.output)
+                    self._watch(child, unit)
+
+    def _watch(self, child: Child, unit: Unit) -> None:
+        self._register(child.notify_fd, functools.partial(unit.listen, child))
+        if child.pidfd is not None:
+            self._selector.register(child.pidfd, selectors.EVENT_READ, functools.partial(self._ended, child))
+        else:
+            self._signals.wake_on_death()
 
     def _register(self, fd: int, read: Callable[[], bool]) -> None:
         def read_until_closed() -> None:
@@ -223,20 +227,20 @@ class Supervisor:
 
         self._selector.register(fd, selectors.EVENT_READ, read_until_closed)
 
-    def _ended(self, unit: Unit) -> None:
-        child = self._watched.pop(unit)
+    def _ended(self, child: Child) -> None:
+        unit = self._watched.pop(child)
         for fd in child.descriptors():
             if fd in self._selector.get_map():
                 self._selector.unregister(fd)
-        unit.ended()
+        unit.ended(child)
         if unit.program.name == PERSISTENCE and unit.last_exit == _REFUSAL and not unit.ever_ready:
             self._give_up(unit)
 
     def _find_the_dead(self) -> None:
         """Where the kernel gives no pidfd."""
-        for unit, child in list(self._watched.items()):
+        for child in list(self._watched):
             if child.pidfd is None and child.has_ended():
-                self._ended(unit)
+                self._ended(child)
 
     def _give_up(self, persistence: Unit) -> None:
         reason = persistence.output.last_line or f"see {persistence.output.log.path}"
@@ -270,7 +274,7 @@ class Supervisor:
                 return
 
     def _is_over(self) -> bool:
-        return self._stopping and not any(unit.alive for unit in self._units())
+        return self._stopping and not any(unit.has_process for unit in self._units())
 
     def _all_done(self) -> bool:
         strategies = self._strategies()

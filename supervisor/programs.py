@@ -29,9 +29,7 @@ from supervisor.config import (
 MARK_VARIABLE = "OUTLIVE_SUPERVISOR"
 """In the environment of every child and its children: the id of the run directory; what the sweep looks for."""
 
-_SYSTEMD = frozenset(
-    {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
-)
+_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"})
 """By these systemd speaks with the supervisor; a child that used them would speak in its name."""
 
 OUR_PYTHON = (sys.executable, "-P", "-m")
@@ -54,6 +52,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     done_exit_codes: frozenset[int] = frozenset()
     memory_limit: int | None = None
     watchdog: float | None = None
+    start_timeout: float | None = None
+    spare: bool = False
+    """Whether its next process is started ahead; and what that has imported when it waits."""
+    preload: list[str] = []
     stop_timeout: float
     says_ready: bool
     """Whether it counts as running only when it says so."""
@@ -97,6 +99,7 @@ def _persistence(settings: PersistenceSettings, base: dict[str, str]) -> Program
         argv=argv,
         env=base | settings.env,
         cwd=None,
+        start_timeout=settings.start_timeout,
         stop_timeout=settings.stop_timeout,
         says_ready=True,
         holds_up_start=True,
@@ -112,7 +115,10 @@ def _strategy(config: Config, name: str, settings: StrategySettings, base: dict[
     namespace = settings.namespace or name
     ours = _locations(config.persistence) | {"OUTLIVE_NAMESPACE": namespace}
     program = _program(name, "strategy", settings, base | settings.env | ours, waits=False)
-    return msgspec.structs.replace(program, namespace=namespace, says_ready=True)
+    spare = settings.entry is not None and settings.spare is not False
+    return msgspec.structs.replace(
+        program, namespace=namespace, says_ready=True, spare=spare, preload=settings.preload if spare else []
+    )
 
 
 def _locations(settings: PersistenceSettings) -> dict[str, str]:
@@ -137,6 +143,7 @@ def _program(name: str, kind: Kind, settings: ProgramSettings, env: dict[str, st
         done_exit_codes=frozenset(settings.done_exit_codes),
         memory_limit=None if limit is None else size_in_bytes(f"{kind} {name}: memory_limit", limit),
         watchdog=settings.watchdog,
+        start_timeout=settings.start_timeout,
         stop_timeout=settings.stop_timeout,
         says_ready=waits,
         holds_up_start=waits,

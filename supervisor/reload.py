@@ -1,8 +1,9 @@
 """SIGHUP: take over a changed configuration, and touch only what changed.
 
 A program that is new is started, one that is gone is stopped, one whose settings differ is restarted with the new
-ones, and tried again at once if it was waiting for its next try. What concerns everybody keeps its old settings until
-everything is started anew: strategies told of another data directory would look for their state where nobody serves it.
+ones, and tried again at once if it was waiting for its next try. Every spare is renewed: a library may have changed.
+What concerns everybody keeps its old settings until everything is started anew: strategies told of another data
+directory would look for their state where nobody serves it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def take_over(
             elif unit.program != program or unit.retired:
                 _change(unit, program)
                 done.append(f"{program.name} has changed")
+        for unit in units:
+            unit.spare.renew()
         for name, unit in known.items():
             if not unit.retired:
                 unit.retired = True
@@ -56,7 +59,7 @@ def take_over(
 def drop_retired(stages: list[list[Unit]]) -> None:
     """Forget those that are gone and have left."""
     for units in stages:
-        for unit in [unit for unit in units if unit.retired and not unit.alive]:
+        for unit in [unit for unit in units if unit.retired and not unit.has_process]:
             unit.output.log.close()
             units.remove(unit)
 

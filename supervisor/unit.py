@@ -3,24 +3,28 @@
 * The state changes in `happens` only, by the table in `lifecycle`.
 * `child` is set exactly while the state is one of `ALIVE` (between two calls from the loop).
 * What it said is read before its silence is judged.
+* Its spare, if it has one, is no part of its state; `children` are all processes that the loop has to watch.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from supervisor.child import Child, spawn
 from supervisor.control import ProgramStatus
+from supervisor.exit_codes import OUT_OF_PROCESSES, exit_text
 from supervisor.lifecycle import ALIVE, Action, Event, State, transition
+from supervisor.memory import MemoryWatch
 from supervisor.output import Output
 from supervisor.programs import Program
 from supervisor.restart_policy import RestartPolicy
+from supervisor.spare import Spare
 
+Spawn = Callable[..., Child]
+"""`supervisor.child.spawn`, or what tests put in its place."""
 _ABORT_PATIENCE = 3.0
 """Seconds for a hung process to write its stacks."""
-_OUT_OF_PROCESSES = 71
-"""Reported as exit code when no process could be made (EX_OSERR)."""
 
 
 class Unit:
@@ -33,9 +37,11 @@ class Unit:
         output: Output,
         clock: Callable[[], float],
         report: Callable[[Unit, str, str], None],
+        spawn: Spawn = spawn,
     ) -> None:
         self.program, self.output = program, output
-        self._policy, self._clock, self._report = policy, clock, report
+        self._policy, self._clock, self._report, self._spawn_process = policy, clock, report, spawn
+        self.spare = Spare(clock, lambda: spawn(self.program, output.log.ready(), True), self._say)
         self.state = State.STOPPED
         self.child: Child | None = None
         self.deadline: float | None = None
@@ -45,6 +51,11 @@ class Unit:
         self.recovering: int | None = None
         self.retired = False
         """No longer in the configuration: dropped when it has left."""
+        self.last_reason = ""
+        """Why its last process ended."""
+        self._fault = ""
+        """Why its process is made to leave, until it has."""
+        self._memory = MemoryWatch()
         self._delay = 0.0
         self._started = 0.0
         self._heard = 0.0
@@ -55,6 +66,17 @@ class Unit:
         return self.state in ALIVE
 
     @property
+    def has_process(self) -> bool:
+        """Whether anything of it is there, a spare too."""
+        return self.alive or self.spare.child is not None
+
+    def children(self) -> Iterator[Child]:
+        """All its processes, the spare too."""
+        for child in (self.child, self.spare.child):
+            if child is not None:
+                yield child
+
+    @property
     def lets_go_on(self) -> bool:
         """Whether what is started after it may start."""
         return not self.program.holds_up_start or self.ever_ready or self.state is State.DONE
@@ -62,55 +84,70 @@ class Unit:
     def happens(self, event: Event) -> None:
         """Take the step of the table."""
         before = self.state
+        if event is Event.RESTART:  # whoever asks may have installed something
+            self.spare.renew()
         self.state, action = transition(before, event)
         if self.state is not before or action is not Action.NOTHING:
             self._act(action, event)
 
-    def listen(self) -> bool:
-        """Read what the process says through its notify pipe; False when that pipe is closed."""
-        if self.child is None:
-            return False
-        words, open_ = self.child.read_words()
+    def listen(self, child: Child) -> bool:
+        """Read what one of its processes says through its notify pipe; False when that pipe is closed."""
+        words, open_ = child.read_words()
         for word in words:
-            self._hear(word)
+            if child is self.spare.child:
+                self.spare.hear(word)
+            else:
+                self._hear(word)
         return open_
 
-    def ended(self) -> None:
-        """Its process is dead: take leave of it and see what the policy says."""
-        child = self.child
-        assert child is not None
-        self._drain(child)
+    def ended(self, child: Child) -> None:
+        """One of its processes is dead: take leave of it; see what the policy says if it was the program."""
+        if child is self.child:
+            self.listen(child)
         code = child.reap()
         child.close()
-        self._report(self, "ended", f"{exit_text(code)} after {self._clock() - self._started:.1f} s")
+        if child is not self.child:
+            self.spare.ended(code)
+            return
+        self.output.end()
+        why = f"{exit_text(code)} after {self._clock() - self._started:.1f} s"
+        self._say("ended", why)
+        self.last_reason, self._fault = f"{self._fault}, {why}" if self._fault else why, ""
         self.child, self.last_exit, self.recovering, self.deadline = None, code, None, None
-        self._usage = (0, 0.0)
+        self._usage, self._memory = (0, 0.0), MemoryWatch()
         self.happens(self._judge(code))
 
     def look(self, now: float) -> None:
-        """Deadlines and the watchdog. Call after `listen`."""
+        """Deadlines, the watchdog, the spare. Call after `listen`."""
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
             self.happens(Event.TIMEOUT)
-        limit = self.program.watchdog
-        if limit is not None and self.state is State.RUNNING and now - self._heard > limit:
-            self._report(self, "hung", f"no beat for {now - self._heard:.1f} s")
-            self.happens(Event.HUNG)
+        limit = self._longest_silence()
+        if limit is not None and now >= self._heard + limit:
+            hung = self.state is State.RUNNING
+            what = "no beat" if hung else "not ready, and not a word"
+            self._blame(Event.HUNG if hung else Event.LATE, f"{what} for {now - self._heard:.1f} s")
+        self.spare.tend(self.program, self.state, now)
 
     def weigh(self) -> None:
         """Measure memory and CPU."""
         if self.child is None:
             return
         self._usage = self.child.usage()
-        limit = self.program.memory_limit
-        if limit is not None and self._usage[0] > limit and self.state in (State.STARTING, State.RUNNING):
-            self._report(self, "overweight", f"{self._usage[0]} bytes resident, the limit is {limit}")
-            self.happens(Event.OVERWEIGHT)
+        if self.state not in (State.STARTING, State.RUNNING):
+            return
+        resident, limit = self._usage[0], self.program.memory_limit
+        verdict = self._memory.judge(resident, limit)
+        detail = f"{resident} bytes resident, the limit is {limit}"
+        if verdict == "overweight":
+            self._blame(Event.OVERWEIGHT, detail)
+        elif verdict == "heavy":
+            self._say("heavy", detail)
 
     def next_deadline(self) -> float | None:
-        if self.program.watchdog is not None and self.state is State.RUNNING:
-            return self._heard + self.program.watchdog
-        return self.deadline
+        limit = self._longest_silence()
+        silence = None if limit is None else self._heard + limit
+        return min((at for at in (self.deadline, silence, self.spare.deadline) if at is not None), default=None)
 
     def forgive(self) -> None:
         self._policy.forgive()
@@ -133,6 +170,8 @@ class Unit:
             last_exit=self.last_exit,
             rss=self._usage[0],
             cpu=self._usage[1],
+            spare=str(self.spare.state) if program.spare else None,
+            spare_pid=self.spare.child.pid if self.spare.child else None,
             recovering=self.recovering,
             retry_in=max(0.0, retry - now) if retry is not None else None,
             log=self.output.log.path,
@@ -152,36 +191,54 @@ class Unit:
         elif action is Action.KILL:
             self.deadline = None
             if self.child:
-                self._report(self, "killed", str(event))
+                self._say("killed", str(event))
                 self.child.kill()
         elif action in (Action.WAIT, Action.WAIT_LOUDLY):
             self.deadline = self._clock() + self._delay
             self._report_wait(loudly=action is Action.WAIT_LOUDLY)
         elif self.state not in ALIVE:
             self.deadline = None  # a retry that nobody wants any more
-            self._report(self, str(self.state), "")
+            self._say(str(self.state), "")
 
     def _spawn(self) -> None:
         self.starts += 1
         self._policy.started()
         self._started = self._heard = self._clock()
+        output = self.output.begin()
+        spare = self.spare.take()
         try:
-            self.child = spawn(self.program, self.output.begin())
+            self.child = spare or self._spawn_process(self.program, output)
         except OSError as error:
-            self.last_exit = _OUT_OF_PROCESSES
-            self._report(self, "not started", f"{error.strerror or error}")
-            self.happens(self._judge(_OUT_OF_PROCESSES))
+            self.last_exit, self.last_reason = OUT_OF_PROCESSES, f"not started: {error.strerror or error}"
+            self._say("not started", f"{error.strerror or error}")
+            self.happens(self._judge(OUT_OF_PROCESSES))
             return
-        self._report(self, "started", "")
+        again = f"again after: {self.last_reason}" if self.last_reason else ""
+        self._say("started", ", ".join(filter(None, ["from its spare" if spare else "", again])))
         if not self.program.says_ready:
             self._hear("ready")
+
+    def _longest_silence(self) -> float | None:
+        """Seconds without a word that its program is given in this state."""
+        if self.state is State.RUNNING:
+            return self.program.watchdog
+        return self.program.start_timeout if self.state is State.STARTING else None
+
+    def _blame(self, event: Event, detail: str) -> None:
+        """It is made to leave for a fault of its own."""
+        self._fault = f"{event} ({detail})"
+        self._say(str(event), detail)
+        self.happens(event)
+
+    def _say(self, what: str, detail: str) -> None:
+        self._report(self, what, detail)
 
     def _hear(self, word: str) -> None:
         self._heard = self._clock()
         verb, _, rest = word.partition(" ")
         if verb == "ready" and self.state is State.STARTING:
             self.ever_ready, self.recovering = True, None
-            self._report(self, "ready", "")
+            self._say("ready", "")
             self.happens(Event.READY)
         elif verb == "recovering" and rest.isascii() and rest.isdigit():
             self.recovering = min(int(rest[:4]), 100)
@@ -199,33 +256,13 @@ class Unit:
     def _report_wait(self, *, loudly: bool) -> None:
         if loudly:
             why = f"; its last line: {self.output.last_line}" if self.output.last_line else ""
-            self._report(self, "FATAL", f"it died too often; next try in {self._delay:.0f} s{why}")
+            self._say("FATAL", f"it died too often; next try in {self._delay:.0f} s{why}")
         elif self._delay > 0:
-            self._report(self, "waiting", f"next try in {self._delay:.1f} s")
+            self._say("waiting", f"next try in {self._delay:.1f} s")
 
     def _send(self, number: signal.Signals, detail: str) -> None:
         if self.child is None:
             return
         if detail:
-            self._report(self, number.name, detail)
+            self._say(number.name, detail)
         self.child.signal(number)
-
-    def _drain(self, child: Child) -> None:
-        self.listen()
-        child.kill_helpers()  # first, so that nobody writes on
-        self.output.end()
-
-
-def exit_text(code: int) -> str:
-    """7 -> "exit code 7"; -9 -> "SIGKILL"."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
-def shell_code(code: int) -> int:
-    """The exit code by which a shell tells of a signal: -9 -> 137."""
-    return code if code >= 0 else 128 - code
