@@ -59,7 +59,7 @@ def test_who_is_dead_unasked_is_tried_again(state: State) -> None:
 
 @pytest.mark.parametrize("state", [State.STOPPED, State.DONE])
 def test_who_left_for_good_stays_away_until_somebody_asks(state: State) -> None:
-    unasked = {Event.TIMEOUT, Event.READY, Event.HUNG, Event.OVERWEIGHT, Event.KILL, *DEATHS}
+    unasked = set(Event) - {Event.START, Event.STOP, Event.RESTART}
     assert {transition(state, event) for event in unasked} == {(state, Action.NOTHING)}
     assert transition(state, Event.RESTART) == (State.STARTING, Action.SPAWN)
 
@@ -82,3 +82,24 @@ def test_only_dying_too_often_is_loud(state: State) -> None:
 def test_a_hung_program_gets_sigabrt_before_sigkill() -> None:
     assert transition(State.RUNNING, Event.HUNG) == (State.ABORTING, Action.ABORT)
     assert transition(State.ABORTING, Event.TIMEOUT) == (State.ABORTING, Action.KILL)
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_who_starts_can_be_late_and_is_asked_politely_first(state: State) -> None:
+    expected = (State.ABORTING, Action.TERM) if state is State.STARTING else (state, Action.NOTHING)
+    assert transition(state, Event.LATE) == expected
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    reached, fresh = {State.STOPPED}, {State.STOPPED}
+    while fresh:
+        fresh = {transition(state, event)[0] for state in fresh for event in Event} - reached
+        reached |= fresh
+    assert reached == set(State)
+    assert all(any(transition(state, event)[0] is not state for event in Event) for state in State)
+
+
+def test_an_order_that_is_given_twice_is_the_same_as_once() -> None:
+    for state, order in product(State, (Event.START, Event.STOP)):
+        after, _ = transition(state, order)
+        assert transition(after, order) == (after, Action.NOTHING)
