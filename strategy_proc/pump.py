@@ -79,6 +79,7 @@ class Pump:
         self._notifier = Notifier()
         self._beat_due = False
         self._beat_at = 0.0
+        self._seq_at_beat = -1
         self._kept_house = 0.0
         self._hangups: zmq.Socket[bytes]
         self._said_goodbye = False
@@ -314,6 +315,20 @@ class Pump:
         if moved or now - self._kept_house >= HOUSEKEEPING:
             self._kept_house = now
             self._outbox.maintain()
-        if self._beat_due and now - self._beat_at >= BEAT_EVERY:
+        if self._beat_due and now - self._beat_at >= BEAT_EVERY and self._changes_go_on():
             self._beat_due, self._beat_at = False, now
             self._notifier.beat()
+
+    def _changes_go_on(self) -> bool:
+        """Whether a bot that beats could change its maps too: another thread may hold the lock for ever.
+
+        Never waits, and takes the lock only when nothing has changed since the last beat.
+        """
+        before, self._seq_at_beat = self._seq_at_beat, self._outbox.seq
+        if self._seq_at_beat != before:
+            return True
+        lock = self._session._recorder.lock
+        free = lock.acquire(blocking=False)
+        if free:
+            lock.release()
+        return free

@@ -221,7 +221,10 @@ class Session:
         return {name: keys for name, keys in found.items() if keys}
 
     def beat(self) -> None:
-        """Tell the supervisor that the bot is not hung. Costs nothing and never waits."""
+        """Tell the supervisor that the bot is not hung. Costs nothing and never waits.
+
+        It is not passed on while a transaction or a change is stuck: then no other thread could change anything.
+        """
         if self._pump is not None:
             self._pump.beat()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 from protocol.disk import Disk, boot_id
 from protocol.errors import Fenced, FlushTimeout, ForeignStore, StateWentBack
 from protocol.messages import Confirmed, Refused, RefusedCode
+from protocol.notify import NOTIFY_VARIABLE
 from protocol.outbox_files import read_outbox
 from strategy_proc import Session
+from tests.processes import LineReader
 from tests.strategy_proc.scripted_server import ScriptedServer
 from tests.waiting import wait_until
 
@@ -127,3 +131,65 @@ def test_what_it_had_acknowledged_only_in_part_comes_back_from_the_outbox(acknow
         delta = acknowledged.next_delta()
     assert (delta.base, delta.upto) == (2, 3)
     leave(state)
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> Iterator[LineReader]:
+    """What a session says to its supervisor."""
+    ours, theirs = os.pipe()
+    monkeypatch.setenv(NOTIFY_VARIABLE, str(theirs))
+    reader = LineReader(ours)
+    yield reader
+    os.close(theirs)
+    reader.close()
+
+
+def test_a_beat_is_passed_on_only_while_the_maps_can_be_changed(server: ScriptedServer, notes: LineReader) -> None:
+    state = server.open()
+    assert notes.read_line() == "ready"
+    state.beat()
+    assert notes.read_line() == "beat"
+    with in_a_stuck_transaction(state):
+        state.beat()
+        looks = iter(range(8))
+        while next(looks, None) is not None:  # eight times the pump has looked after the beat
+            before = state._pump._kept_house  # type: ignore[union-attr]
+            wait_until(lambda before=before: state._pump._kept_house != before)  # type: ignore[misc, union-attr]
+        with pytest.raises(TimeoutError):
+            notes.read_line(deadline=0)
+    assert notes.read_line() == "beat"
+    leave(state)
+
+
+def test_a_bot_that_puts_without_end_beats_although_its_lock_is_rarely_free(
+    server: ScriptedServer, notes: LineReader
+) -> None:
+    state = server.open()
+    numbers = state.map("m")
+    assert notes.read_line() == "ready"
+    for _ in range(3):
+        with state._recorder.lock:  # the pump finds it taken whenever it looks
+            numbers["n"] = numbers.get("n", 0) + 1
+            state.beat()
+            assert notes.read_line() == "beat"
+    leave(state)
+
+
+@contextlib.contextmanager
+def in_a_stuck_transaction(state: Session) -> Iterator[None]:
+    """Another thread is in a transaction, which ends with the block."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def stuck() -> None:
+        with state.transaction():
+            inside.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=stuck)
+    thread.start()
+    inside.wait()
+    try:
+        yield
+    finally:
+        go_on.set()
+        thread.join()

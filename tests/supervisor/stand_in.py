@@ -5,8 +5,11 @@
     hang           ready, one beat, and no more
     exit CODE      leaves at once
     helper         starts a process of its own in another session and prints its pid; then as `serve`
+    family         the same, in this session, but in a process group of its own
     refuse         as the persistence process does: one line, exit code 2
-    eat BYTES      ready, and holds so many bytes
+    grow BYTES     ready, and holds so many bytes; at SIGUSR1 as many again
+    mute           never ready
+    numb           ready, and ignores SIGABRT
     flood          ready, and prints without end
     chatter        ready, and says without end what nobody understands
     count LINES    ready; at SIGUSR1 prints so many numbered lines of 100 bytes
@@ -40,23 +43,30 @@ def main(verb: str, arguments: list[str]) -> None:
     if verb == "refuse":
         print("no, I do not want this data")
         sys.exit(2)
-    if verb == "helper":
+    if verb in ("helper", "family"):
         command = [sys.executable, "-c", "import signal; signal.pause()"]
-        helper = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        apart: dict[str, int] = {"start_new_session": True} if verb == "helper" else {"process_group": 0}
+        helper = subprocess.Popen(command, stdout=subprocess.DEVNULL, **apart)  # type: ignore[call-overload]
         print(f"helper {helper.pid}", flush=True)
-    if verb == "eat":
+    if verb == "grow":
         held = b"x" * int(arguments[0])
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     signal.signal(signal.SIGTERM, signal.SIG_IGN if verb == "deaf" else leave)
+    if verb == "numb":
+        signal.signal(signal.SIGABRT, signal.SIG_IGN)
     print(f"{verb} in {os.getcwd()}", flush=True)
     print("environment " + " ".join(sorted(os.environ)), flush=True)
-    say("ready")
+    if verb != "mute":
+        say("ready")
     if verb == "hang":
         say("beat")
     if verb == "count":
         signal.sigwait({signal.SIGUSR1})
         for number in range(int(arguments[0])):
             print(f"{number:099}")
+    if verb == "grow":
+        signal.sigwait({signal.SIGUSR1})
+        held *= 2
     while verb == "flood":
         os.write(1, b"x" * 99 + b"\n")
     while verb == "chatter":

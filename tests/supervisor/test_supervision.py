@@ -199,16 +199,6 @@ def test_a_child_that_stops_beating_leaves_its_stacks_and_is_started_again(data_
         supervisor.terminate()
 
 
-def test_a_child_over_its_memory_limit_is_started_again(data_dir: Path) -> None:
-    with SupervisorProcess(
-        data_dir, {"strategies.a": program("eat", 60_000_000, memory_limit="40MiB")}
-    ) as supervisor:
-        pid = supervisor.wait_for("a", "running").pid
-        supervisor.wait_for("a", "running", but_not=pid)
-        assert "overweight" in supervisor.happenings("a")
-        supervisor.terminate()
-
-
 def test_a_persistence_process_that_refuses_to_start_ends_the_run_with_its_reason(data_dir: Path) -> None:
     tables = {"persistence": program("refuse"), "strategies.a": program("serve")}
     with SupervisorProcess(data_dir, tables) as supervisor:
