@@ -49,6 +49,11 @@ class Checkpoints:
         return not self._dirty and self._saving is None
 
     @property
+    def unsaved(self) -> int:
+        """How many maps have changed since their file was written."""
+        return len(self._dirty) + (self._saving is not None)
+
+    @property
     def is_merging(self) -> bool:
         return bool(self._merging)
 

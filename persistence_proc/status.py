@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from persistence_proc.service import Service
 from protocol.errors import MalformedMessage
@@ -43,6 +43,7 @@ def status_report(
     now = time.monotonic()
     store = service.store if service else None
     lags = sorted(store.lags) if store else []
+    times = tuple(service.writer.times) if service else ()  # in one step: the writer goes on
     return StatusReport(
         instance=instance,
         pid=os.getpid(),
@@ -54,11 +55,29 @@ def status_report(
         saves=store.saves if store else 0,
         journal_bytes=service.writer.journal.total_bytes if service else 0,
         lag_last=store.lags[-1] if store and store.lags else 0.0,
-        lag_p99=lags[int(0.99 * (len(lags) - 1))] if lags else 0.0,
+        lag_p99=_p99(lags),
+        fsync_last=times[-1] if times else 0.0,
+        fsync_p99=_p99(sorted(times)),
+        disk_free=_disk_free(data_dir),
+        unsaved=service.checkpoints.unsaved if service else 0,
+        failed_saves=service.checkpoints.failures if service else 0,
         stale_refused=store.stale_refused if store else 0,
         malformed=malformed,
         namespaces=[store.report(n, now) for n in store.namespaces.values()] if store else [],
     )
+
+
+def _p99(ascending: Sequence[float]) -> float:
+    return ascending[int(0.99 * (len(ascending) - 1))] if ascending else 0.0
+
+
+def _disk_free(path: str) -> int:
+    """-1 where the system does not tell."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return -1
+    return found.f_bavail * found.f_frsize
 
 
 def _state(service: Service | None, stopping: bool) -> str:

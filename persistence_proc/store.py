@@ -170,4 +170,13 @@ class Store:
             received=namespace.received,
             coalesced=max(0, namespace.received - namespace.written - pending),
             refused=namespace.refused,
+            degraded=[name for name, state in namespace.maps.items() if state.previous_used],
+            lag=self._lag(namespace, now),
         )
+
+    def _lag(self, namespace: Namespace, now: float) -> float:
+        if namespace.durable >= namespace.applied:
+            return 0.0
+        batch = self.in_flight
+        since = batch.since if batch is not None and namespace.name in batch.marks else self.pending.since
+        return 0.0 if since is None else max(0.0, now - since)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
+from collections import deque
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from protocol.disk import Disk
 ROTATE_BYTES = SEGMENT_BYTES * 3 // 4  # the rest is room for the frames of a burst
 ROTATE_CATALOGS = 2  # a catalog of 100,000 maps fills a segment: then commits of its size come before the next
 RETRY_SECONDS = 0.2  # on a full disk
+TIMES_KEPT = 1000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of a quota, of RLIMIT_FSIZE
 
 
@@ -90,6 +93,8 @@ class Writer:
         self._mailbox = mailbox
         self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._written_bytes = 0
+        self.times: deque[float] = deque(maxlen=TIMES_KEPT)
+        """Seconds that each of the newest batches took to append and sync; read by others as a whole."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
@@ -119,7 +124,7 @@ class Writer:
                 return
 
     def _commit(self, batch: Batch) -> int:
-        lsn = batch.lsn
+        lsn, began = batch.lsn, time.monotonic()
         for key, incarnation, generation in batch.saves:
             self._note_saved(key, incarnation, generation)
         try:
@@ -129,6 +134,7 @@ class Writer:
             if self._stopping.is_set():
                 raise
             lsn = self._leave_segment(lsn, batch.commit, error)
+        self.times.append(time.monotonic() - began)
         self._books.apply(lsn, batch.commit)
         return lsn
 

@@ -169,6 +169,10 @@ class NamespaceStatus(msgspec.Struct, frozen=True, kw_only=True):
     coalesced: int
     """Of these, how many never reached the disk because a newer one replaced them first."""
     refused: str = ""
+    degraded: list[str] = []
+    """Maps whose current file could not be used at the start; the generation before was brought forward."""
+    lag: float = 0.0
+    """Age of the oldest change that is not durable yet."""
 
 
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True, tag="status_report"):
@@ -189,6 +193,15 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True, tag="status_report
     """From the arrival of a change to the return of its fdatasync, newest batch."""
     lag_p99: float
     """The same, 99th percentile of the last thousand batches."""
+    fsync_last: float = 0.0
+    """Seconds that the newest batch took to append and sync."""
+    fsync_p99: float = 0.0
+    disk_free: int = -1
+    """Bytes that this user may still write; -1 unknown."""
+    unsaved: int = 0
+    """Maps that have changed since their pickle file was written."""
+    failed_saves: int = 0
+    """One after the other, until one succeeds."""
     stale_refused: int
     malformed: int
     namespaces: list[NamespaceStatus]

@@ -25,6 +25,7 @@ import msgspec
 from protocol.endpoints import parse_endpoint
 from protocol.errors import BadName, ConfigError, SocketPathTooLong
 from protocol.names import check_namespace
+from supervisor.hook_settings import HookSettings, check_hooks
 
 PERSISTENCE = "persistence"
 """The name of the persistence process among the programs; no strategy or service may have it."""
@@ -130,6 +131,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     persistence: PersistenceSettings = PersistenceSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     restart: RestartSettings = RestartSettings()
+    hooks: HookSettings = HookSettings()
     services: dict[str, ServiceSettings] = {}
     strategies: dict[str, StrategySettings] = {}
 
@@ -177,6 +179,7 @@ def check_config(config: Config, folder: str) -> Config:
     _check_persistence(config.persistence)
     _check_numbers("restart", config.restart, ("backoff_first", "backoff_max", "limit", "window", "fatal_retry"))
     _check_numbers("supervisor", config.supervisor, ("log_bytes",))
+    check_hooks(config.hooks)
     namespaces: dict[str, str] = {}
     for name, strategy in config.strategies.items():
         key = f"strategies.{name}"

@@ -65,6 +65,10 @@ class ProgramStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Starts after the first."""
     last_exit: int | None
     """Exit code of the process before, negative for a signal."""
+    last_reason: str = ""
+    """Why the process before has ended: "SIGKILL after 3.1 s", "hung (no beat for 30.0 s), SIGABRT after 95.2 s"."""
+    heard_ago: float | None = None
+    """Since its last word: ready, beat, recovering. None where it says nothing."""
     rss: int
     cpu: float
     """Per cent of one core."""

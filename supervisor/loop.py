@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import os
@@ -25,14 +24,14 @@ import psutil
 
 from protocol.errors import ConfigError, OutliveError
 from supervisor.child import Child
-from supervisor.config import PERSISTENCE, SUPERVISOR, Config
+from supervisor.chronicle import Chronicle, log_path
+from supervisor.config import PERSISTENCE, Config
 from supervisor.console import Console
 from supervisor.control import (
     Answer,
     Command,
     ControlServer,
     Done,
-    Happening,
     Refused,
     RunDir,
     SupervisorStatus,
@@ -40,10 +39,12 @@ from supervisor.control import (
 )
 from supervisor.exit_codes import shell_code
 from supervisor.follow import Follower
+from supervisor.health import Health
+from supervisor.hooks import Hooks
 from supervisor.lifecycle import Event, State
-from supervisor.log_files import LogFile, ProgramLog
+from supervisor.log_files import ProgramLog
 from supervisor.output import Output
-from supervisor.programs import Program, stages
+from supervisor.programs import Program, base_environment, stages
 from supervisor.reload import drop_retired, take_over, what_can_change
 from supervisor.restart_policy import RestartPolicy
 from supervisor.rotation import Rotation
@@ -53,7 +54,6 @@ from supervisor.unit import Unit
 
 _WEIGH_EVERY = 1.0
 """Seconds between measurements of memory and CPU."""
-_HAPPENINGS = 500
 _REFUSAL = 2
 """Exit code by which the persistence process says that it refuses: trying again would not help."""
 
@@ -80,8 +80,6 @@ class Supervisor:
         self._stages_started = 0
         self._stopping = False
         self._failure: int | None = None
-        self._happenings: collections.deque[Happening] = collections.deque(maxlen=_HAPPENINGS)
-        self._numbers = 0
         self._began = clock()
         self._weighed = clock()
         self._watched: dict[Child, Unit] = {}
@@ -89,7 +87,9 @@ class Supervisor:
         self._selector: selectors.BaseSelector
         self._control: ControlServer
         self._follower: Follower
-        self._log: LogFile
+        self._chronicle: Chronicle
+        self._hooks: Hooks
+        self._health: Health
 
     def run(self) -> int:
         """Start everything, wait, stop everything; the exit code. Raises `OutliveError` before anything is started."""
@@ -126,9 +126,10 @@ class Supervisor:
         os.makedirs(self._config.log_dir, mode=0o700, exist_ok=True)
         if not os.access(self._config.log_dir, os.W_OK | os.X_OK):
             raise ConfigError(f"supervisor.log_dir: {self._config.log_dir} can't be written to")
-        settings = self._config.supervisor
-        self._log = LogFile(self._log_path(SUPERVISOR), settings.log_bytes, settings.log_files)
-        undo.callback(self._log.close)
+        self._hooks = Hooks(self._config.hooks, base_environment(self._run_dir.mark))
+        self._chronicle = Chronicle(self._config, self._console, self._hooks.offer)
+        undo.callback(self._chronicle.close)
+        undo.callback(self._close_hooks)
         self._stages = [[self._unit(program) for program in stage] for stage in programs]
         undo.callback(self._close_logs)
         undo.callback(self._rotation.close)
@@ -143,21 +144,34 @@ class Supervisor:
         undo.callback(self._control.close)
         self._selector.register(self._control.fileno(), selectors.EVENT_READ, lambda: None)
         for pid, name in sweep(self._run_dir.mark):
-            self._say(f"ended {name} (pid {pid}), left behind by an earlier run")
+            self._chronicle.note("swept", f"ended {name} (pid {pid}), left behind by an earlier run")
+        self._chronicle.note("supervisor-start", f"pid {os.getpid()}: {self._config.persistence.data_dir}")
+        self._health = Health(self._config.persistence)
+        self._health.start()
+        undo.callback(self._health.close)
 
     def _unit(self, program: Program) -> Unit:
         settings = self._config.supervisor
-        log = ProgramLog(self._log_path(program.name), settings.log_bytes, settings.log_files)
+        log = ProgramLog(log_path(self._config, program.name), settings.log_bytes, settings.log_files)
         output = Output(program.name, log, self._console)
         policy = RestartPolicy(self._config.restart, self._clock)
-        return Unit(program, policy, output, self._clock, self._report)
-
-    def _log_path(self, name: str) -> str:
-        return os.path.join(self._config.log_dir, f"{name}.log")
+        return Unit(program, policy, output, self._clock, self._chronicle.report)
 
     def _close_logs(self) -> None:
         for unit in self._units():
             unit.output.log.close()
+
+    def _close_hooks(self) -> None:
+        self._chronicle.note("supervisor-stop", "everything has left")
+        self._hooks.close()
+        self._tell_of_others()
+
+    def _tell_of_others(self) -> None:
+        """What threads have learned since: the loop alone writes the books."""
+        for problem in self._hooks.problems():
+            self._chronicle.note("hook-failed", problem)
+        for finding in self._health.findings():
+            self._chronicle.note(finding.event, finding.line, finding.name, finding.kind)
 
     def _exit_code(self) -> int:
         if self._failure is not None:
@@ -172,7 +186,7 @@ class Supervisor:
             if number == signal.SIGHUP and self._reload is not None:
                 self._reload_config(self._reload)
             elif number != signal.SIGCHLD:
-                self._say(f"{number.name}: stopping")
+                self._chronicle.note("supervisor-stopping", f"{number.name}: stopping")
                 self.stop()
 
     def _reload_config(self, reload: Callable[[], Config]) -> None:
@@ -180,11 +194,12 @@ class Supervisor:
             config, later = what_can_change(self._config, reload())
             programs = stages(config, self._run_dir.mark)
         except OutliveError as error:
-            self._say(f"SIGHUP: nothing is changed: {error}")
+            self._chronicle.note("reload-refused", f"SIGHUP: nothing is changed: {error}")
             return
         if not self._stopping:
             for note in [*later, *take_over(self._stages, programs, self._unit, self._stages_started)]:
-                self._say(f"SIGHUP: {note}")
+                self._chronicle.note("reload", f"SIGHUP: {note}")
+            self._hooks.change(config.hooks)
 
     def _wait(self) -> None:
         now = self._clock()
@@ -204,6 +219,7 @@ class Supervisor:
                 unit.weigh()
                 unit.output.follow()
                 self._rotation.look(unit.output)
+            self._tell_of_others()
 
     def _watch_new_children(self) -> None:
         for unit in self._units():
@@ -244,7 +260,7 @@ class Supervisor:
 
     def _give_up(self, persistence: Unit) -> None:
         reason = persistence.output.last_line or f"see {persistence.output.log.path}"
-        self._say(f"the persistence process refuses to start: {reason}")
+        self._chronicle.note("persistence-refused", f"the persistence process refuses to start: {reason}")
         self._failure, self._stopping = _REFUSAL, True
 
     # Stages
@@ -292,7 +308,7 @@ class Supervisor:
         if command.verb == "status":
             return self._status()
         if command.verb == "stop" and not command.name:
-            self._say("asked to stop")
+            self._chronicle.note("supervisor-stopping", "asked to stop")
             self.stop()
             return Done(message="stopping")
         unit = next((unit for unit in self._units() if unit.program.name == command.name), None)
@@ -331,22 +347,5 @@ class Supervisor:
             endpoint=persistence.endpoint,
             curve_dir=persistence.curve_dir,
             programs=[unit.status() for unit in self._units()],
-            happenings=list(self._happenings),
+            happenings=list(self._chronicle.happenings),
         )
-
-    def _report(self, unit: Unit, what: str, detail: str) -> None:
-        pid = unit.child.pid if unit.child else None
-        self._numbers += 1
-        self._happenings.append(
-            Happening(
-                number=self._numbers, ts=time.time_ns(), name=unit.program.name, what=what, pid=pid, detail=detail
-            )
-        )
-        line = f"{unit.program.name} {what}{f' (pid {pid})' if pid else ''}{f': {detail}' if detail else ''}"
-        unit.output.say(line)
-        self._say(line)
-
-    def _say(self, line: str) -> None:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
-        self._log.write(f"{stamp} {line}\n".encode())
-        self._console.line(SUPERVISOR, line)

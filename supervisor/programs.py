@@ -71,10 +71,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 def stages(config: Config, mark: str, environ: Mapping[str, str] = os.environ) -> list[list[Program]]:
     """[[persistence], services, strategies]. Raises `ConfigError` for a command that does not exist."""
-    base = {k: v for k, v in environ.items() if k not in _SYSTEMD and not k.startswith("OUTLIVE_")}
-    base |= {MARK_VARIABLE: mark, "PYTHONFAULTHANDLER": "1"}  # stacks of a hung child go to its log
-    base.setdefault("PYTHONUNBUFFERED", "1")  # the last words of a killed child are in its log too
-    base["PATH"] = _with_our_interpreter(base.get("PATH", os.defpath))
+    base = base_environment(mark, environ)
     built = [
         [_persistence(config.persistence, base)],
         [_service(config, name, settings, base) for name, settings in config.services.items()],
@@ -83,6 +80,15 @@ def stages(config: Config, mark: str, environ: Mapping[str, str] = os.environ) -
     for program in [program for stage in built for program in stage]:
         _check_command(program)
     return built
+
+
+def base_environment(mark: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Ours, without what is meant for the supervisor alone."""
+    base = {k: v for k, v in environ.items() if k not in _SYSTEMD and not k.startswith("OUTLIVE_")}
+    base |= {MARK_VARIABLE: mark, "PYTHONFAULTHANDLER": "1"}  # stacks of a hung child go to its log
+    base.setdefault("PYTHONUNBUFFERED", "1")  # the last words of a killed child are in its log too
+    base["PATH"] = _with_our_interpreter(base.get("PATH", os.defpath))
+    return base
 
 
 def _persistence(settings: PersistenceSettings, base: dict[str, str]) -> Program:

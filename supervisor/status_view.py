@@ -10,10 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from protocol.endpoints import parse_endpoint, read_endpoint_file
-from protocol.errors import OutliveError
-from protocol.messages import NamespaceStatus, Status, StatusReport, decode_reply, encode
-from supervisor.control import ProgramStatus, SupervisorStatus, request
+from protocol.messages import NamespaceStatus, StatusReport
+from supervisor.control import ProgramStatus, SupervisorStatus
+from supervisor.health import ask_persistence
 
 _PATIENCE = 1.0
 """Seconds for the persistence process's answer; it may be recovering, hung or dead, and that is what we want to see."""
@@ -21,17 +20,8 @@ _STYLES = {"running": "green", "starting": "yellow", "backoff": "yellow", "fatal
 
 
 def persistence_report(status: SupervisorStatus, timeout: float = _PATIENCE) -> StatusReport | None:
-    """Its own report, or None when it does not answer."""
-    try:
-        found = read_endpoint_file(status.data_dir)
-        address = status.endpoint or (found.address if found else None)
-        if address is None:
-            return None
-        reply = request(parse_endpoint(address).requests, encode(Status()), timeout, status.curve_dir)
-        answer = decode_reply(reply) if reply is not None else None
-    except (OutliveError, OSError, ValueError):
-        return None
-    return answer if isinstance(answer, StatusReport) else None
+    """The persistence process's own report, or None when it does not answer."""
+    return ask_persistence(status.data_dir, status.endpoint, status.curve_dir, timeout)
 
 
 def as_json(status: SupervisorStatus, report: StatusReport | None) -> str:

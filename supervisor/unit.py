@@ -111,9 +111,10 @@ class Unit:
             return
         self.output.end()
         why = f"{exit_text(code)} after {self._clock() - self._started:.1f} s"
+        self.last_exit = code
         self._say("ended", why)
         self.last_reason, self._fault = f"{self._fault}, {why}" if self._fault else why, ""
-        self.child, self.last_exit, self.recovering, self.deadline = None, code, None, None
+        self.child, self.recovering, self.deadline = None, None, None
         self._usage, self._memory = (0, 0.0), MemoryWatch()
         self.happens(self._judge(code))
 
@@ -168,6 +169,8 @@ class Unit:
             starts=self.starts,
             restarts=max(0, self.starts - 1),
             last_exit=self.last_exit,
+            last_reason=self.last_reason,
+            heard_ago=now - self._heard if child and program.says_ready else None,
             rss=self._usage[0],
             cpu=self._usage[1],
             spare=str(self.spare.state) if program.spare else None,

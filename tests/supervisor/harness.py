@@ -82,6 +82,12 @@ class SupervisorProcess(RealProcess):
         """What happened to a program, in order."""
         return [happening.what for happening in self.status().happenings if happening.name == name]
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What events.jsonl says of a program, in order."""
+        file = self.folder / "state" / "supervisor.d" / "logs" / "events.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [event for event in map(json.loads, lines) if event["name"] == name]
+
     def log(self, name: str) -> str:
         return (self.folder / "state" / "supervisor.d" / "logs" / f"{name}.log").read_text()
 
