@@ -76,8 +76,8 @@ class Outbox(SegmentChain):
         else:
             identity = Identity(namespace, old.identity, old.life + 1, old.store_id)
         outbox = cls(disk, folder, boot_id, contents, identity)
-        outbox._write_identity()
-        for path in (folder, parent, os.path.dirname(parent)):  # on every start: a killed one may not have got here
+        outbox._write_identity()  # syncs the folder too
+        for path in (parent, os.path.dirname(parent)):  # on every start: a killed one may not have got here
             disk.fsync_dir(path)
         return outbox
 
@@ -93,8 +93,9 @@ class Outbox(SegmentChain):
         They are copied into a first segment of this life, which takes the place of all former ones. Raises OSError.
         """
         identity = self.identity
-        self.identity = Identity(identity.namespace, identity.identity, identity.life, store_id)
-        self._write_identity()
+        if identity.store_id != store_id:  # only in its first life; each file made durable here is waited for
+            identity = self.identity = Identity(identity.namespace, identity.identity, identity.life, store_id)
+            self._write_identity()
         head = SegmentHead(
             store_id, identity.identity, boot_mark(self._boot_id), identity.life, epoch, 0, identity.namespace
         )
