@@ -6,30 +6,20 @@ Exit codes: 0 done, 1 it failed (with `status`: something is FATAL), 2 a mistake
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from protocol.errors import ConfigError, OutliveError, PersistenceUnavailable
-from supervisor.config import (
-    Config,
-    PersistenceSettings,
-    StrategySettings,
-    SupervisorSettings,
-    check_config,
-    load_config,
-)
-from supervisor.control import Answer, Command, Refused, RunDir, SupervisorStatus, ask
+from supervisor.config import load_config
+from supervisor.control import Answer, Command, RunDir, SupervisorStatus
+from supervisor.place import CONFIG_FILE, ask_at, config_at, place, single
 from supervisor.programs import OUR_PYTHON
 
-_CONFIG_FILE = "outlive.toml"
 _NOT_RUNNING = 3
 _LOOK_EVERY = 0.02
 """Seconds between looks whether a supervisor has left."""
@@ -49,12 +39,6 @@ class _WithCommand(click.Command):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def outlive() -> None:
     """Keep trading bots running, and their state alive when they are not."""
-
-
-def _place(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which supervisor is meant."""
-    command = click.option("--config", "config_path", help=f"default: {_CONFIG_FILE}, if there is one")(command)
-    return click.option("--data-dir", help="instead of a configuration; default: state")(command)
 
 
 @outlive.command(cls=_WithCommand)
@@ -79,18 +63,18 @@ def run(
     console = None if quiet else sys.stdout
     if argv is not None:
         sys.exit(Supervisor(single(argv, data_dir, namespace), console=console).run())
-    path = config_path or _CONFIG_FILE
+    path = config_path or CONFIG_FILE
     sys.exit(Supervisor(load_config(path), console=console, reload=lambda: load_config(path)).run())
 
 
 @outlive.command()
-@_place
+@place
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def status(config_path: str | None, data_dir: str | None, as_json: bool) -> None:
     """What runs, since when, how big, and how far the disk is behind."""
     from supervisor import status_view
 
-    answer = _ask(config_path, data_dir, Command(verb="status"))
+    answer = ask_at(config_path, data_dir, Command(verb="status"))
     assert isinstance(answer, SupervisorStatus)
     report = status_view.persistence_report(answer)
     if as_json:
@@ -101,33 +85,54 @@ def status(config_path: str | None, data_dir: str | None, as_json: bool) -> None
 
 
 @outlive.command()
-@_place
+@place
 @click.argument("name", required=False, default="")
 @click.option("--timeout", default=120.0, show_default=True, help="seconds to wait until all have left")
 def stop(config_path: str | None, data_dir: str | None, name: str, timeout: float) -> None:
     """Stop one program, or everything: strategies first, then services, then persistence."""
-    answer = _ask(config_path, data_dir, Command(verb="stop", name=name))
+    answer = ask_at(config_path, data_dir, Command(verb="stop", name=name))
     if name:
         click.echo(_message(answer))
     else:
-        _wait_until_free(RunDir(_config(config_path, data_dir).run_dir), timeout)
+        _wait_until_free(RunDir(config_at(config_path, data_dir).run_dir), timeout)
         click.echo("stopped")
 
 
 @outlive.command()
-@_place
+@place
 @click.argument("name")
 def restart(config_path: str | None, data_dir: str | None, name: str) -> None:
     """SIGTERM one program, and start it again; also what was stopped, is done or FATAL."""
-    click.echo(_message(_ask(config_path, data_dir, Command(verb="restart", name=name))))
+    click.echo(_message(ask_at(config_path, data_dir, Command(verb="restart", name=name))))
 
 
 @outlive.command()
-@_place
+@place
 @click.argument("name")
 def kill(config_path: str | None, data_dir: str | None, name: str) -> None:
     """SIGKILL one program; it is started again at once."""
-    click.echo(_message(_ask(config_path, data_dir, Command(verb="kill", name=name))))
+    click.echo(_message(ask_at(config_path, data_dir, Command(verb="kill", name=name))))
+
+
+@outlive.command()
+@place
+@click.argument("name")
+@click.option("-f", "--follow", is_flag=True, help="go on showing what comes, over restarts; Ctrl-C ends it")
+@click.option("-n", "--lines", default=20, show_default=True, type=click.IntRange(min=0), help="the newest so many")
+def logs(config_path: str | None, data_dir: str | None, name: str, follow: bool, lines: int) -> None:
+    """What a program has printed: a strategy, a service, persistence; "outlive" and "events" are the supervisor's own.
+
+    Nothing needs to run.
+    """
+    from supervisor.logs_view import LogReader, log_file
+
+    reader = LogReader(log_file(config_at(config_path, data_dir), name))
+    try:
+        _show(reader.last_lines(lines))
+        for data in reader.follow() if follow else ():
+            _show(data)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 _passed_on = {"ignore_unknown_options": True, "help_option_names": []}
@@ -179,46 +184,9 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def single(argv: list[str], data_dir: str | None, namespace: str | None) -> Config:
-    """The configuration of `outlive run -- argv`. Raises `ConfigError`."""
-    if not argv:
-        raise ConfigError("there is no command behind --")
-    name = namespace or script_name(argv)
-    config = Config(
-        persistence=PersistenceSettings(data_dir=_default_data_dir(data_dir)),
-        supervisor=SupervisorSettings(exit_when_done=True),
-        strategies={name: StrategySettings(command=argv)},
-    )
-    return check_config(config, os.getcwd())
-
-
-def script_name(argv: list[str]) -> str:
-    """["python", "-u", "bots/my bot.py"] -> "my_bot"; the module after -m; else the program's own name."""
-    name = os.path.basename(argv[0])
-    for before, argument in itertools.pairwise(argv):
-        if argument.endswith(".py") or before == "-m":
-            name = os.path.basename(argument).removesuffix(".py").rpartition(".")[2]
-            break
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("-")[:63] or "bot"
-
-
-def _ask(config_path: str | None, data_dir: str | None, command: Command) -> Answer:
-    answer = ask(RunDir(_config(config_path, data_dir).run_dir), command)
-    if isinstance(answer, Refused):
-        raise click.ClickException(answer.message)
-    return answer
-
-
-def _config(config_path: str | None, data_dir: str | None) -> Config:
-    if config_path is not None and data_dir is not None:
-        raise click.UsageError("either --config or --data-dir, not both")
-    if config_path is not None or (data_dir is None and os.path.exists(_CONFIG_FILE)):
-        return load_config(config_path or _CONFIG_FILE)
-    return check_config(Config(persistence=PersistenceSettings(data_dir=_default_data_dir(data_dir))), os.getcwd())
-
-
-def _default_data_dir(data_dir: str | None) -> str:
-    return data_dir or os.environ.get("OUTLIVE_DATA_DIR") or "state"
+def _show(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def _message(answer: Answer) -> str:
@@ -244,7 +212,7 @@ def _place_options(verb: list[str], arguments: tuple[str, ...]) -> list[str]:
     given = {argument.split("=")[0] for argument in arguments}
     if given & {"-h", "--help", "--data-dir"}:
         return []
-    persistence = _config(None, None).persistence
+    persistence = config_at(None, None).persistence
     options = ["--data-dir", persistence.data_dir]
     if verb and persistence.curve_dir is not None and "--curve-dir" not in given:
         options += ["--curve-dir", persistence.curve_dir]

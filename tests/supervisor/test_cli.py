@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.cli import script_name
+from supervisor.place import script_name
 from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program, write_config
 from tests.waiting import LONG
 
