@@ -13,10 +13,12 @@ import fcntl
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import msgspec
+import psutil
 import zmq
 
 from protocol.curve import CurveKeys
@@ -25,6 +27,8 @@ from protocol.errors import MalformedMessage, OutliveError, PersistenceUnavailab
 from protocol.limits import MAX_SOCKET_PATH_BYTES
 
 _MAX_COMMAND_BYTES = 4096
+_LAST_BREATH, _LOOK = 5.0, 0.02
+"""Seconds for the lock of a dead supervisor: a child that it was just starting has it until its program begins."""
 
 
 class AlreadyRunning(OutliveError):
@@ -143,14 +147,22 @@ class RunDir:
         """Make it, check it, take it. Raises `InsecureDirectory` and `OSError` too."""
         make_private(self.path)
         self._lock = os.open(os.path.join(self.path, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = time.monotonic() + _LAST_BREATH
+        while not self._take():
+            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
+            if _is_alive(holder) or time.monotonic() > until:
+                self.unlock()
+                raise AlreadyRunning(f"a supervisor (pid {holder}) is running in {self.path} already") from None
+            time.sleep(_LOOK)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _take(self) -> bool:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._lock, 32).decode("ascii", "replace").strip()
-            self.unlock()
-            raise AlreadyRunning(f"a supervisor (pid {holder}) is running in {self.path} already") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            return False
+        return True
 
     def is_free(self) -> bool:
         """Whether no supervisor holds it; looked at without making anything."""
@@ -271,6 +283,13 @@ def request(address: str, data: bytes, timeout: float, curve_dir: str | None = N
         if not client.poll(int(timeout * 1000)):
             return None
         return bytes(client.recv_multipart()[0])
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, ValueError, OverflowError):
+        return False
 
 
 def make_private(path: str) -> None:

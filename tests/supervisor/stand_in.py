@@ -6,6 +6,7 @@
     exit CODE      leaves at once
     helper         starts a process of its own in another session and prints its pid; then as `serve`
     family         the same, in this session, but in a process group of its own
+    only FILE      ready, if it gets the lock on FILE; else somebody is there twice: a line in FILE.twice
     refuse         as the persistence process does: one line, exit code 2
     grow BYTES     ready, and holds so many bytes; at SIGUSR1 as many again
     mute           never ready
@@ -18,6 +19,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -36,6 +38,15 @@ def leave(*_: object) -> NoReturn:
     os._exit(0)
 
 
+def own(path: str) -> None:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with open(f"{path}.twice", "a") as file:
+            print(os.getpid(), file=file)
+
+
 def main(verb: str, arguments: list[str]) -> None:
     held = b""
     if verb == "exit":
@@ -48,6 +59,8 @@ def main(verb: str, arguments: list[str]) -> None:
         apart: dict[str, int] = {"start_new_session": True} if verb == "helper" else {"process_group": 0}
         helper = subprocess.Popen(command, stdout=subprocess.DEVNULL, **apart)  # type: ignore[call-overload]
         print(f"helper {helper.pid}", flush=True)
+    if verb == "only":
+        own(arguments[0])
     if verb == "grow":
         held = b"x" * int(arguments[0])
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
