@@ -1,7 +1,8 @@
 """The command line. An error is one line on stderr; there is never a traceback.
 
 Exit codes: 0 done, 1 it failed (with `status`: something is FATAL), 2 a mistake in the call or the configuration,
-3 no supervisor is running there. `run` passes on the exit code of a single script.
+3 no supervisor is running there, 4 (`status` only) something is not up. `run` passes on the exit code of a single
+script.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ def run(
 @place
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def status(config_path: str | None, data_dir: str | None, as_json: bool) -> None:
-    """What runs, since when, how big, and how far the disk is behind."""
+    """What runs, since when, how big, and how far the disk is behind.
+
+    Exit code 0: all is up. 1: something is FATAL. 4: something is not up (yet). 3: no supervisor runs there.
+    """
     from supervisor import status_view
 
     answer = ask_at(config_path, data_dir, Command(verb="status"))
@@ -81,7 +85,7 @@ def status(config_path: str | None, data_dir: str | None, as_json: bool) -> None
         click.echo(status_view.as_json(answer, report))
     else:
         status_view.show(answer, report)
-    sys.exit(int(any(program.state == "fatal" for program in answer.programs)))
+    sys.exit(status_view.exit_code(answer))
 
 
 @outlive.command()
