@@ -24,6 +24,7 @@ from strategy_proc.session import Session
 from tests.chaos.oracle import PIPES_VARIABLE, SAYS, TOLD, digest
 from tests.promises.workload import Maps, step
 
+ARGUMENTS_VARIABLE = "CHAOS_BOT"
 PATIENCE = 60.0  # seconds; a persistence process that is killed in its recovery again and again is waited for
 FLUSH_PATIENCE = 0.5  # seconds; one that is dead is not
 
@@ -94,7 +95,16 @@ def _leave(number: int, frame: object) -> None:
     sys.exit(0)
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """The same as an entry of a supervisor, which gives no arguments: they are in the environment."""
+    main(os.environ[ARGUMENTS_VARIABLE].split())
+
+
+def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, _leave)
-    weight, burst, pause, seed = sys.argv[1:]
+    weight, burst, pause, seed = arguments
     Bot(int(weight), int(burst), float(pause), seed).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

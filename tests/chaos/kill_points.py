@@ -27,7 +27,7 @@ class Point(NamedTuple):
 _JOURNAL, _FILE, _RECOVERY = "persistence_proc.journal", "persistence_proc.pickle_file", "persistence_proc.recovery"
 _SERVER, _SERVICE, _REQUESTS = "persistence_proc.server", "persistence_proc.service", "persistence_proc.requests"
 _OUTBOX, _CHAIN, _SEGMENT = "strategy_proc.outbox", "strategy_proc.outbox_chain", "strategy_proc.outbox_segment"
-_LOOP = "supervisor.loop"
+_LOOP, _SPARE = "supervisor.loop", "supervisor.spare"
 
 PERSISTENCE: dict[str, Point] = {
     "journal.before_append": Point(_JOURNAL, "Journal.append", "before", odds=WARM),
@@ -142,6 +142,9 @@ SUPERVISOR: dict[str, Point] = {
     "supervisor.after_start": Point("supervisor.child", "spawn", "after", odds=0.2),
     "supervisor.death_noticed": Point(_LOOP, "Supervisor._ended", "before", odds=0.3),
     "supervisor.death_handled": Point(_LOOP, "Supervisor._ended", "after", odds=0.3),
+    "spare.started": Point(_SPARE, "Spare._start", "after", odds=0.2),
+    "spare.before_word": Point(_SPARE, "Spare.take", "before", odds=0.3),
+    "spare.after_word": Point(_SPARE, "Spare.take", "after", odds=0.3),
     "reload.before": Point("supervisor.reload", "take_over", "before"),
     "reload.after": Point("supervisor.reload", "take_over", "after"),
     "stop.asked": Point(_LOOP, "Supervisor.stop", "after"),

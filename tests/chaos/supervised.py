@@ -21,6 +21,7 @@ from protocol.disk import lock_holders
 from protocol.errors import OutliveError
 from supervisor.control import RunDir
 from supervisor.sweep import marked, sweep
+from tests.chaos.bot import ARGUMENTS_VARIABLE
 from tests.chaos.kill_points import PERSISTENCE, SUPERVISOR, WORKER
 from tests.chaos.lives import BOT, Arsenal, Life, bot_arguments, fired_in, new_ear
 from tests.chaos.oracle import PIPES_VARIABLE, Ear, Lost
@@ -29,6 +30,8 @@ from tests.waiting import LONG, wait_until
 
 LOOK = 0.01  # seconds between two looks while something is waited for
 IMPATIENT = 8.0  # seconds until a return in which somebody armed dies again and again goes on without kill points
+WITHOUT_SPARE = "bot0"
+SPARES_AT_ONCE = "import supervisor.spare as s; s.SETTLE = 0.0"
 EAGER = {"limit": 1_000_000, "backoff_first": 0.02, "backoff_max": 0.1}
 
 
@@ -54,7 +57,7 @@ class SupervisedWorld:
             weight, self._arguments[name] = bot_arguments(self._chance)
             self._ears[name] = new_ear(self._folder, name, weight)
         self._wanted = self._choose_wanted()
-        self.supervisor = Supervisor(self._folder, self._tables(calm=True))
+        self.supervisor = Supervisor(self._folder, self._tables(calm=True), SPARES_AT_ONCE)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -77,9 +80,17 @@ class SupervisedWorld:
             },
         }
         for name in self._wanted:
-            env = self._arsenal.environment(WORKER, calm, most=0.3) | {PIPES_VARIABLE: self._ears[name].pipes}
-            tables[f"strategies.{name}"] = {"command": [*BOT, *self._arguments[name]], "env": env, "restart": "always"}
+            tables[f"strategies.{name}"] = self._bot(name, calm)
         return tables
+
+    def _bot(self, name: str, calm: bool) -> dict[str, Any]:
+        """As a command, or as an entry with a spare."""
+        arguments = self._arguments[name]
+        env = self._arsenal.environment(WORKER, calm, most=0.3) | {PIPES_VARIABLE: self._ears[name].pipes}
+        if name == WITHOUT_SPARE:
+            return {"command": [*BOT, *arguments], "env": env, "restart": "always"}
+        env[ARGUMENTS_VARIABLE] = " ".join(arguments)
+        return {"entry": "tests.chaos.bot:entry", "env": env, "restart": "always"}
 
     # Time passes
 
@@ -157,15 +168,17 @@ class SupervisedWorld:
         children = self._children()
         pids = {child.pid for child in children}
         ears = [self._ears[name] for name in self._wanted]
-        if len(pids) != len(self._wanted) + 1 or not all(ear.up and ear.pid in pids for ear in ears):
+        if len(pids) <= len(self._wanted) or not all(ear.up and ear.pid in pids for ear in ears):
             return False
         try:
             status = self.supervisor.status()
         except (OSError, OutliveError):
             return False
         running = {one.name: one.pid for one in status.programs if one.state == "running"}
-        if sorted(running) != sorted(["persistence", *self._wanted]) or set(running.values()) != pids:
+        spares = {one.spare_pid for one in status.programs if one.spare_pid is not None}
+        if sorted(running) != sorted(["persistence", *self._wanted]) or {*running.values(), *spares} != pids:
             return False
+        self.counted["spares seen"] += len(spares)
         return all(self._has_one_owner(name) for name in self._wanted)
 
     def _has_one_owner(self, name: str) -> bool:

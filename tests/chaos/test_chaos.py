@@ -19,3 +19,15 @@ def test_nothing_is_lost_whoever_is_killed_whenever(lab: Effort, tmp_path: Path,
     assert counted["kills"] > 0
     for what, number in counted.items():
         lab.count(what, number)
+
+
+def test_after_three_hundred_kills_the_right_processes_run_and_the_state_is_whole(lab: Effort, tmp_path: Path) -> None:
+    counted: Counter[str] = Counter()
+    for number in range(1, 100):
+        run_episode(lab.seed, number, tmp_path, counted, rounds=lab.pick(3, 20), supervised=True)
+        if counted["kills"] >= lab.pick(12, 300):
+            break
+    assert counted["kills of supervisors"] > 0
+    assert counted["spares seen"] > 0
+    for what, number in counted.items():
+        lab.count(what, number)
