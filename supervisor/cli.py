@@ -139,6 +139,36 @@ def logs(config_path: str | None, data_dir: str | None, name: str, follow: bool,
         sys.exit(128 + signal.SIGINT)
 
 
+@outlive.command()
+@place
+def reload(config_path: str | None, data_dir: str | None) -> None:
+    """Read the configuration again, and touch only what has changed. A mistake in it changes nothing."""
+    click.echo(_message(ask_at(config_path, data_dir, Command(verb="reload"))))
+
+
+@outlive.command()
+@click.argument("config_path", metavar="[CONFIG]", default=CONFIG_FILE)
+@click.option("--user", "system", flag_value=False, default=True, type=bool, help="for your own systemd")
+@click.option("--system", "system", flag_value=True, type=bool, help="for the machine's")
+@click.option("--user-name", help="whom a --system unit runs as; default: who owns the configuration")
+@click.option("--output", help="write it there instead of to standard output")
+@click.option("--force", is_flag=True, help="overwrite that file")
+def systemd(config_path: str, system: bool, user_name: str | None, output: str | None, force: bool) -> None:
+    """Write a unit by which systemd runs CONFIG (default: outlive.toml) from boot on, and say how to enable it."""
+    from supervisor import systemd_unit
+
+    text = systemd_unit.unit_text(load_config(config_path), config_path, system=system, user=user_name)
+    name = systemd_unit.unit_name(config_path) if output is None else os.path.basename(output)
+    if output is None:
+        click.echo(text, nl=False)
+        click.echo(f"Save it as {systemd_unit.unit_path(name, system=system)}, then:", err=True)
+    else:
+        systemd_unit.save(text, output, force=force)
+        click.echo(f"Written. If it is in {systemd_unit.unit_path('', system=system)}:", err=True)
+    for step in systemd_unit.steps(name, system=system):
+        click.echo(f"  {step}", err=True)
+
+
 _passed_on = {"ignore_unknown_options": True, "help_option_names": []}
 
 

@@ -38,7 +38,7 @@ class AlreadyRunning(OutliveError):
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is asked. `name` is a program; with "stop" none means everything."""
 
-    verb: Literal["status", "stop", "restart", "kill"]
+    verb: Literal["status", "stop", "restart", "kill", "reload"]
     name: str = ""
 
 

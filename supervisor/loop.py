@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Literal
 
 import psutil
 
@@ -43,11 +43,13 @@ from supervisor.health import Health
 from supervisor.hooks import Hooks
 from supervisor.lifecycle import Event, State
 from supervisor.log_files import ProgramLog
+from supervisor.orders import order
 from supervisor.output import Output
 from supervisor.programs import Program, base_environment, stages
 from supervisor.reload import drop_retired, take_over, what_can_change
 from supervisor.restart_policy import RestartPolicy
 from supervisor.rotation import Rotation
+from supervisor.service_manager import ServiceManager, summary
 from supervisor.signals import Signals
 from supervisor.sweep import sweep
 from supervisor.unit import Unit
@@ -74,7 +76,7 @@ class Supervisor:
     ) -> None:
         self._config, self._reload, self._clock = config, reload, clock
         self._console = Console(console)
-        self._rotation = Rotation()
+        self._rotation, self._manager = Rotation(), ServiceManager()
         self._run_dir = RunDir(config.run_dir)
         self._stages: list[list[Unit]] = []
         self._stages_started = 0
@@ -184,27 +186,31 @@ class Supervisor:
     def _on_signals(self) -> None:
         for number in self._signals.arrived():
             if number == signal.SIGHUP and self._reload is not None:
-                self._reload_config(self._reload)
+                self._reload_config(self._reload, "SIGHUP")
             elif number != signal.SIGCHLD:
                 self._chronicle.note("supervisor-stopping", f"{number.name}: stopping")
                 self.stop()
 
-    def _reload_config(self, reload: Callable[[], Config]) -> None:
+    def _reload_config(self, reload: Callable[[], Config], who: str) -> Answer:
+        self._manager.reloading()
         try:
             config, later = what_can_change(self._config, reload())
             programs = stages(config, self._run_dir.mark)
         except OutliveError as error:
-            self._chronicle.note("reload-refused", f"SIGHUP: nothing is changed: {error}")
-            return
-        if not self._stopping:
-            for note in [*later, *take_over(self._stages, programs, self._unit, self._stages_started)]:
-                self._chronicle.note("reload", f"SIGHUP: {note}")
-            self._hooks.change(config.hooks)
+            self._chronicle.note("reload-refused", f"{who}: nothing is changed: {error}")
+            return Refused(message=f"nothing is changed: {error}")
+        if self._stopping:
+            return Refused(message="everything is being stopped")
+        notes = [*later, *take_over(self._stages, programs, self._unit, self._stages_started)]
+        for note in notes:
+            self._chronicle.note("reload", f"{who}: {note}")
+        self._hooks.change(config.hooks)
+        return Done(message="\n".join(notes))
 
     def _wait(self) -> None:
         now = self._clock()
         deadlines = [deadline for unit in self._units() if (deadline := unit.next_deadline()) is not None]
-        nearest = min([self._weighed + _WEIGH_EVERY, *deadlines])
+        nearest = min([self._weighed + _WEIGH_EVERY, self._tell_manager(now), *deadlines])
         for key, _ in self._selector.select(max(0.0, nearest - now)):
             if key.fd in self._selector.get_map():  # an earlier one of this turn may have ended it
                 key.data()
@@ -220,6 +226,14 @@ class Supervisor:
                 unit.output.follow()
                 self._rotation.look(unit.output)
             self._tell_of_others()
+
+    def _tell_manager(self, now: float) -> float:
+        """Keep systemd informed; when it wants to hear again at the latest."""
+        phase, persistence = self._phase, self._stages[0][0]
+        recovering = phase == "starting" and persistence.alive and not persistence.ever_ready
+        programs = [(unit.program.name, str(unit.state)) for unit in self._units()]
+        self._manager.turn(now, phase, phase == "stopping" or recovering, summary(programs))
+        return self._manager.deadline or float("inf")
 
     def _watch_new_children(self) -> None:
         for unit in self._units():
@@ -311,36 +325,29 @@ class Supervisor:
             self._chronicle.note("supervisor-stopping", "asked to stop")
             self.stop()
             return Done(message="stopping")
+        if command.verb == "reload":
+            if self._reload is None:
+                return Refused(message="a single command has no configuration to read again")
+            return self._reload_config(self._reload, "asked")
         unit = next((unit for unit in self._units() if unit.program.name == command.name), None)
         if unit is None:
             known = ", ".join(unit.program.name for unit in self._units())
             return Refused(message=f"there is no program {command.name!r}; there are {known}")
-        return self._order(unit, command.verb)
+        return order(unit, command.verb, self._stopping)
 
-    def _order(self, unit: Unit, verb: str) -> Answer:
-        name = unit.program.name
+    @property
+    def _phase(self) -> Literal["starting", "up", "stopping"]:
         if self._stopping:
-            return Refused(message="everything is being stopped")
-        if verb == "kill":
-            if not unit.alive:
-                return Refused(message=f"{name} is {unit.state}, there is nothing to kill")
-            unit.happens(Event.KILL)
-        elif verb == "stop":
-            if name == PERSISTENCE:
-                return Refused(message="the strategies need persistence; stop everything, or restart it")
-            unit.happens(Event.STOP)
-        else:
-            unit.forgive()
-            unit.happens(Event.RESTART)
-        return Done(message=f"{name}: {unit.state}")
+            return "stopping"
+        up = all(unit.lets_go_on for unit in self._units()) and self._stages_started == len(self._stages)
+        return "up" if up else "starting"
 
     def _status(self) -> SupervisorStatus:
-        up = all(unit.lets_go_on for unit in self._units()) and self._stages_started == len(self._stages)
         persistence = self._config.persistence
         return SupervisorStatus(
             pid=os.getpid(),
             created=psutil.Process().create_time(),
-            state="stopping" if self._stopping else "up" if up else "starting",
+            state=self._phase,
             uptime=self._clock() - self._began,
             run_dir=self._run_dir.path,
             data_dir=persistence.data_dir,

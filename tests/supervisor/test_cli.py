@@ -165,3 +165,20 @@ def test_an_entry_is_called_in_its_own_module(data_dir: Path) -> None:
 )
 def test_a_single_command_is_named_after_its_script(argv: list[str], name: str) -> None:
     assert script_name(argv) == name
+
+
+def test_reload_says_what_it_did_and_a_mistake_changes_nothing(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        assert outlive(data_dir, "reload").stdout == "nothing has changed\n"
+        write_config(data_dir, {"strategies.a": program("serve"), "strategies.b": program("serve")})
+        assert outlive(data_dir, "reload").stdout == "b is new\n"
+        supervisor.wait_for("b", "running")
+        good = (data_dir / "outlive.toml").read_text()
+        (data_dir / "outlive.toml").write_text(good + "\n[strategies.c\n")
+        result = outlive(data_dir, "reload", "--data-dir", "state")
+        assert result.returncode == 1
+        assert result.stderr.startswith("outlive: nothing is changed: ")
+        assert f"line {good.count(chr(10)) + 2}" in result.stderr
+        assert supervisor.program("a").pid == pid
+        assert supervisor.terminate() == 0

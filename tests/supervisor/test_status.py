@@ -24,8 +24,8 @@ from tests.waiting import wait_until
 def a_program(name: str = "bot", state: str = "running", **fields: Any) -> ProgramStatus:
     given = {
         "name": name, "kind": "strategy", "namespace": name, "state": state, "pid": 5, "created": 1.0,
-        "rss": 50 * 2**20, "uptime": 3700.0, "starts": 2, "restarts": 1, "last_exit": -9, "cpu": 3.0, "recovering": None,
-        "retry_in": None, "log": "bot.log",
+        "rss": 50 * 2**20, "uptime": 3700.0, "starts": 2, "restarts": 1, "last_exit": -9, "cpu": 3.0,
+        "recovering": None, "retry_in": None, "log": "bot.log",
     }  # fmt: skip
     return msgspec.convert({**given, **fields}, ProgramStatus)
 
