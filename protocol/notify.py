@@ -3,6 +3,7 @@
     ready            recovered, bound, connected: from now on I do my work
     beat             I am not hung
     recovering 40    I am at it; per cent done
+    warm             a spare: I have imported what I shall, and wait for the word (`supervisor.entry`)
 
 Without the variable everything here does nothing, so that the same program runs by hand.
 """

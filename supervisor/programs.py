@@ -121,7 +121,7 @@ def _strategy(config: Config, name: str, settings: StrategySettings, base: dict[
     namespace = settings.namespace or name
     ours = _locations(config.persistence) | {"OUTLIVE_NAMESPACE": namespace}
     program = _program(name, "strategy", settings, base | settings.env | ours, waits=False)
-    spare = settings.entry is not None and settings.spare is not False
+    spare = settings.entry is not None and settings.spare is not False and settings.restart != "never"
     return msgspec.structs.replace(
         program, namespace=namespace, says_ready=True, spare=spare, preload=settings.preload if spare else []
     )

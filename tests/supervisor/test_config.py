@@ -28,6 +28,15 @@ WRONG = [
     ("[strategies.a]\ncommand = ['']", "strategies.a.command: the program's name is empty"),
     ("[strategies.a]\nentry = 'module'", "strategies.a.entry: 'module' is not of the form"),
     ("[strategies.a]\nentry = 'm:f'\nwatchdog = -1", "strategies.a.watchdog: -1"),
+    ("[strategies.a]\nentry = 'm:f'\nstart_timeout = 0", "strategies.a.start_timeout: 0"),
+    ("[persistence]\nstart_timeout = -1", "persistence.start_timeout: -1"),
+    ("[strategies.a]\ncommand = ['x']\npreload = ['numpy']", "strategies.a.preload: only an entry"),
+    ("[strategies.a]\ncommand = ['x']\nspare = true", "strategies.a.spare: only an entry"),
+    ("[strategies.a]\nentry = 'bots.m:f'\npreload = ['bots.m']", "strategies.a.preload: 'bots.m' belongs to the strat"),
+    ("[strategies.a]\nentry = 'bots.m:f'\npreload = ['bots']", "strategies.a.preload: 'bots' belongs to the strategy"),
+    ("[strategies.a]\nentry = 'm:f'\npreload = ['m.more']", "strategies.a.preload: 'm.more' belongs to the strategy"),
+    ("[strategies.a]\nentry = 'm:f'\npreload = ['num py']", "strategies.a.preload: 'num py' is not the name of a m"),
+    ("[services.a]\nentry = 'm:f'\nspare = true", "services.a.spare: unknown key"),
     ("[strategies.a]\nentry = 'm:f'\nrestart = 'sometimes'", "strategies.a.restart: "),
     ("[strategies.a]\nentry = 'm:f'\nmemory_limit = 'much'", "strategies.a.memory_limit: 'much' is no size"),
     ("[strategies.a]\nentry = 'm:f'\nenv = {OUTLIVE_DATA_DIR = 'x'}", "strategies.a.env.OUTLIVE_DATA_DIR: "),
@@ -142,3 +151,22 @@ def test_persistence_gets_its_settings_as_arguments(tmp_path: Path) -> None:
 def test_which_exit_codes_mean_done(tmp_path: Path, restart: str, code: int, done: bool) -> None:
     text = f"[strategies.a]\nentry = 'm:f'\nrestart = '{restart}'\ndone_exit_codes = [7]"
     assert stages(parse_config(text, str(tmp_path)), "mark")[2][0].is_done(code) is done
+
+
+def test_an_entry_has_a_spare_unless_it_is_switched_off_or_never_started_again() -> None:
+    text = """
+    [strategies.a]
+    entry = "m:f"
+    preload = ["numpy", "os.path"]
+    [strategies.b]
+    entry = "m:f"
+    spare = false
+    [strategies.c]
+    entry = "m:f"
+    restart = "never"
+    [strategies.d]
+    command = ["python", "-c", ""]
+    """
+    found = {program.name: program for program in stages(parse_config(text, "/"), "mark")[2]}
+    assert [name for name, program in found.items() if program.spare] == ["a"]
+    assert found["a"].preload == ["numpy", "os.path"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +105,14 @@ def test_an_order_that_is_given_twice_is_the_same_as_once() -> None:
     for state, order in product(State, (Event.START, Event.STOP)):
         after, _ = transition(state, order)
         assert transition(after, order) == (after, Action.NOTHING)
+
+
+def test_the_diagram_in_the_documents_is_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "supervision.md").read_text()
+    drawn = {
+        (before, event, after, action or "nothing")
+        for before, after, labels in re.findall(r"^    (\w+) --> (\w+): (.+)$", text, re.MULTILINE)
+        for event, _, action in (label.partition(" / ") for label in labels.split(", "))
+    }
+    table = {(str(a), str(e), str(b), str(action)) for a, row in TABLE.items() for e, (b, action) in row.items()}
+    assert drawn == table
