@@ -20,11 +20,11 @@ import os
 from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
-from zlib import crc32
 
 import msgspec
 
 from persistence_proc.catalog import Catalog, Commit
+from protocol.crc import crc32
 from protocol.errors import Damaged
 
 MAGIC = b"OJF1"

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import os
 from struct import Struct
-from zlib import crc32
 
+from protocol.crc import crc32
 from protocol.disk import Disk
 from protocol.endpoints import ENDPOINT_FILE
 from protocol.errors import Damaged, ProtocolMismatch

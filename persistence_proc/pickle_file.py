@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from struct import Struct, error, pack
 from typing import NamedTuple
-from zlib import crc32
 
 from persistence_proc.paths import TEMPORARY_SUFFIX, current_path, previous_path
+from protocol.crc import crc32
 from protocol.disk import Disk
 from protocol.errors import Damaged
 

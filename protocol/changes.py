@@ -7,6 +7,7 @@ transaction's for a transaction. It is applied whole or not at all.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 
 import msgspec
@@ -33,6 +34,38 @@ encode_changes = msgspec.msgpack.Encoder().encode
 """Sequence of changes -> payload."""
 
 _decode = msgspec.msgpack.Decoder(list[Change]).decode
+
+
+class _BinHeads(dict[int, bytes]):
+    """Length -> `before` and msgpack's head of so many raw bytes (bin 8, 16, 32)."""
+
+    def __init__(self, before: bytes = b"") -> None:
+        self._before = before
+
+    def __missing__(self, length: int) -> bytes:
+        head = b"\xc4%c" % length if length < 2**8 else _BIN16(0xC5, length) if length < 2**16 else _BIN32(0xC6, length)
+        if length < _KEPT_HEADS:
+            self[length] = self._before + head
+        return self._before + head
+
+
+_BIN16, _BIN32 = Struct(">BH").pack, Struct(">BI").pack
+_KEPT_HEADS = 2048
+
+value_heads: dict[int, bytes] = _BinHeads()
+
+
+def put_starts(op: int, name: str) -> dict[int, bytes]:
+    """Length of the encoded key -> how the payload of one INSERT or REPLACE in map `name` begins.
+
+    With `value_heads` it is what `encode_changes` would give, without building the change:
+    starts[len(key)] + key + value_heads[len(value)] + value.
+    """
+    whole = encode_changes([(op, name, b"", b"")])
+    return _BinHeads(whole[: -len(_TWO_EMPTY)])
+
+
+_TWO_EMPTY: Final = b"\xc4\x00\xc4\x00"
 
 
 def decode_changes(payload: bytes | memoryview) -> list[Change]:

@@ -105,6 +105,14 @@ class Disk:
             mapping.madvise(mmap.MADV_DONTFORK)
         return mapping
 
+    def warm(self, mapping: mmap.mmap, start: int) -> None:
+        """Fill `mapping` with zeros from `start` on, so that a later store there meets no page fault.
+
+        The kernel copies them in, without the GIL: in another thread nobody waits for it.
+        """
+        with memoryview(mapping) as whole, whole[start:] as view, open("/dev/zero", "rb", buffering=0) as zeros:
+            zeros.readinto(view)
+
     # Making durable
 
     @_naming_its_file

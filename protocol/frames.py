@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
-from zlib import crc32
 
+from protocol.crc import crc32
 from protocol.errors import MalformedMessage
 
 BODY = Struct("<IQII")  # length, seq, epoch, span: what the CRC covers before the payload

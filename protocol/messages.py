@@ -14,10 +14,10 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
-from zlib import crc32
 
 import msgspec
 
+from protocol.crc import crc32
 from protocol.errors import MalformedMessage
 from protocol.limits import PROTOCOL_VERSION
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import os
 from typing import NamedTuple
-from zlib import crc32
 
 import msgspec
 
+from protocol.crc import crc32
 from protocol.disk import Disk
 from protocol.errors import Damaged, ForeignStore
 from protocol.frames import Record

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, dataclass_transform
 import msgspec
 
 from protocol.errors import ValueRefused
+from protocol.field_types import field_types
 from protocol.sameness import same
 
 _R = TypeVar("_R", bound="Record")
@@ -62,11 +63,14 @@ def restore_record(kind: type[Record], data: bytes) -> Record:
 def encode_record(record: Record) -> bytes:
     """A record's fields as msgpack. Raises `ValueRefused` where reading back would give another value.
 
-    Building a record checks no types, so each is checked here, when it is written.
+    Building a record checks no types, so each is checked here, when it is written: by a look at them where that says
+    enough (`protocol.field_types`), else by reading the record back.
     """
     kind = type(record)
     try:
         data = _encode(record)
+        if field_types(kind).vouch(record):
+            return data
         back = restore_record(kind, data)
     except Exception as error:
         raise ValueRefused(f"a {kind.__qualname__} can't be stored: {error}") from None

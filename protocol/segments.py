@@ -27,8 +27,8 @@ from __future__ import annotations
 import hashlib
 from struct import Struct
 from typing import NamedTuple, Protocol
-from zlib import crc32
 
+from protocol.crc import crc32
 from protocol.errors import Damaged
 from protocol.frames import ALIGNMENT, Record, record_at, record_bytes
 

@@ -8,6 +8,7 @@ value that would be refused at three in the morning is refused when it is writte
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from collections.abc import Callable, Iterable
@@ -27,7 +28,17 @@ __all__ = ["PROTOCOL", "Trust", "ValueCodec", "restore_path"]
 
 PROTOCOL = 5
 
+_PLAIN = frozenset({dict, list, tuple, set, frozenset, str, int, float, bool, bytes, bytearray, type(None)})
+_STACK_GLOBAL = 0x93  # the opcode by which a pickle of this protocol names a class or function
+_NAMED = b"\x94\x93"  # how it mostly stands there, behind a name that was just memoized
+_UNSURE = bytes([_STACK_GLOBAL])
+_DETOUR, _FOR_EVER = 100, 2**63
+_LONG = 4096
+_extensions: dict[Any, int] = copyreg._extension_registry  # type: ignore[attr-defined]
+"""copyreg's short codes: the other way to name a class."""
+
 Reducer = Callable[[Any], Any]
+_dumps = pickle.dumps
 
 
 class ValueCodec:
@@ -39,12 +50,26 @@ class ValueCodec:
         self._known: dict[type, Reducer | None] = {}  # types whose first value was read back; None: by themselves
         self._shapes: dict[type, _RecordShape] = {}
         self._idle: list[_Writer] = []
+        self._detour = _FOR_EVER if verify else 0  # so many values go the general way, without a try
         self._reader = type("_TrustingReader", (pickle.Unpickler,), {"find_class": staticmethod(trust.find_class)})
 
     def dump(self, value: Any) -> bytes:
-        """Pickle a value. Raises `UntrustedType`, `ValueRefused` or `ChangeTooLarge`; nothing is kept then."""
+        """Pickle a value. Raises `UntrustedType`, `ValueRefused` or `ChangeTooLarge`; nothing is kept then.
+
+        A value of plain types is tried the short way: where the opcode that names a class does not occur, none is
+        named. (It may stand in a text or a number, then nobody knows.)
+        """
+        kind = type(value)
+        if kind in _PLAIN and not self._detour and not _extensions:
+            try:
+                data = _dumps(value, PROTOCOL)
+            except Exception:
+                data = _UNSURE  # the general way says why
+            if _STACK_GLOBAL not in data and len(data) <= MAX_CHANGE_BYTES:
+                return data
+            self._take_detour(data)
         try:
-            shape = self._shapes.get(type(value))
+            shape = self._shapes.get(kind)
             data = self._write(value) if shape is None else shape.encode(value)
             if self._verify:
                 self._read_back(value, data)
@@ -84,8 +109,15 @@ class ValueCodec:
             loaded.append(value)
         return loaded
 
+    def _take_detour(self, data: bytes) -> None:
+        """A value of plain types that may name a class is pickled again; where its like will too, at once."""
+        if len(data) > _LONG or _NAMED in data:
+            self._detour = _DETOUR
+
     def _write(self, value: Any) -> bytes:
         """The general way. A writer that fails half-way is dropped, with whatever it holds."""
+        if self._detour:
+            self._detour -= 1
         try:
             writer = self._idle.pop()
         except IndexError:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Sequence
-from zlib import crc32
 
 from protocol.changes import decode_changes, encode_changes
+from protocol.crc import crc32
 from protocol.disk import Disk
 from protocol.errors import ChangeTooLarge, OutboxFull
 from protocol.frames import BODY, CRC, HEADER_BYTES, Record, record_bytes
@@ -58,7 +58,7 @@ class Outbox(SegmentChain):
     @property
     def seq(self) -> int:
         """The last recorded change."""
-        return self._tail[2]
+        return self.tail[2]
 
     @classmethod
     def load(cls, disk: Disk, folder: str, namespace: str, boot_id: str) -> Outbox:
@@ -107,7 +107,8 @@ class Outbox(SegmentChain):
         self.shipped = min(max(self.contents.shipped, applied), seq)
         first = self._files.create(leftovers, Marks(applied, self.shipped), _room(leftovers))
         first.base = leftovers[0].base if leftovers else applied
-        self._tail = (first, first.end, seq)
+        self._files.warm(first)
+        self.tail = (first, first.end, seq)
         self.synced = seq
         self._in_use = True
         self._files.name(first)
@@ -120,7 +121,7 @@ class Outbox(SegmentChain):
 
     def append(self, payload: bytes) -> int:
         """Record one change and return its seq. Raises `OutboxFull`, nothing recorded, when there is no room."""
-        segment, start, seq = self._tail
+        segment, start, seq = self.tail
         seq += 1
         length = len(payload)
         end = start + ((length + 31) & -8)  # record_bytes(length)
@@ -129,7 +130,7 @@ class Outbox(SegmentChain):
             return self.append(payload)
         body = _pack_body(length, seq, self._epoch, 1) + payload
         segment.mapping[start : start + HEADER_BYTES + length] = _pack_crc(crc32(body)) + body
-        self._tail = (segment, end, seq)
+        self.tail = (segment, end, seq)
         return seq
 
     def _make_room(self, size: int) -> None:
@@ -168,20 +169,20 @@ class Outbox(SegmentChain):
         At most `max_bytes`, but at least one record. `from_seq` inside a fold's span gives the fold with its own base.
         Raises LookupError when those records are no longer here. Cost is O(1) + the bytes where the last call ended.
         """
-        tail = self._tail
+        tail = self.tail
         return self._reader.read(tail, self._older(tail[0]), from_seq, max_bytes)
 
     def mark_shipped(self, seq: int) -> None:
         """Before it is handed to a socket: from now on everything up to `seq` may have been seen."""
         if seq > self.shipped:
             self.shipped = seq
-            write_mark(self._tail[0].view, SHIPPED_AT, seq)
+            write_mark(self.tail[0].view, SHIPPED_AT, seq)
 
     def mark_acked(self, seq: int) -> None:
         """Everything up to `seq` is durable in the persistence process."""
         if seq > self.acked:
             self.acked = seq
-            write_mark(self._tail[0].view, ACKED_AT, seq)
+            write_mark(self.tail[0].view, ACKED_AT, seq)
 
     def replace_all(self, base: int, payload: bytes | Sequence[bytes], store_id: bytes = b"") -> None:
         """Let one record (base, seq + 1] of these changes stand for everything recorded so far. Raises OSError.
@@ -203,13 +204,13 @@ class Outbox(SegmentChain):
             records = [Record(seq, self._epoch, seq - base, payload)]
             segment = self._files.create(records, Marks(base, base), _room(records))
             self._files.name(segment)
-            old = [*self._older(self._tail[0]), self._tail[0]]
+            old = [*self._older(self.tail[0]), self.tail[0]]
             if self._spare is not None:
                 old.append(self._spare)  # its head says what was acknowledged before
             self._sealed, self._spare, self._folded_bytes = [], None, 0
             self.acked = self.shipped = self._acked_durably = base
             self.synced = seq
-            self._tail = (segment, segment.end, seq)
+            self.tail = (segment, segment.end, seq)
             self._reader.forget()
             self._out_of_use += old
             self._obsolete += [gone.path for gone in old]
@@ -234,7 +235,7 @@ class Outbox(SegmentChain):
         if self._in_use:
             self._in_use = False
             spare = [self._spare] if self._spare else []
-            active = self._tail[0]
+            active = self.tail[0]
             for segment in [*self._older(active), *self._out_of_use, *spare, active]:
                 segment.close(self._disk)
             self._files.close()

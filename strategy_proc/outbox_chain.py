@@ -2,7 +2,7 @@
 
 What holds at every moment:
 
-* `_tail` = (segment, offset behind the last record, its seq) is replaced in one store, after the bytes are in. So a
+* `tail` = (segment, offset behind the last record, its seq) is replaced in one store, after the bytes are in. So a
   reader sees whole records only, and an exception in the middle of an append has either recorded or not.
 * The sealed segments and the tail's cover an unbroken run of seqs that begins at or below `acked`.
 * A rename counts at once, also when the sync behind it fails: what a file holds is what its segment maps.
@@ -32,7 +32,7 @@ class SegmentChain:
     """See the module. `Outbox` adds what the caller and the pump do with it."""
 
     _files: OutboxFolder
-    _tail: tuple[OpenSegment, int, int]
+    tail: tuple[OpenSegment, int, int]
 
     def __init__(self, disk: Disk, folder: str) -> None:
         self._disk, self.folder = disk, folder
@@ -56,12 +56,12 @@ class SegmentChain:
 
     def _switch(self, segment: OpenSegment) -> None:
         """Go on in `segment`. Called under the put lock; asks no disk."""
-        old, end, seq = self._tail
+        old, end, seq = self.tail
         old.end, old.last = end, seq
         if not self._sealed or self._sealed[-1] is not old:  # it is, when Ctrl-C struck right here before
             self._sealed.append(old)  # first: who sees the new tail must find what is before it
         segment.base = segment.last = seq
-        self._tail = (segment, RECORDS_AT, seq)
+        self.tail = (segment, RECORDS_AT, seq)
 
     # Syncing
 
@@ -71,7 +71,7 @@ class SegmentChain:
         A failure is told once for what it concerns: the next call copies that to new files, and syncs them.
         """
         try:
-            if self._tail[0].poisoned:
+            if self.tail[0].poisoned:
                 self._leave_poisoned()
             with self._files_lock:
                 if not self._in_use:
@@ -85,7 +85,7 @@ class SegmentChain:
             raise SyncFailed(what) from error
 
     def _sync_segments(self) -> None:
-        active, end, seq = self._tail
+        active, end, seq = self.tail
         if seq == self.synced:
             return
         for segment, upto in [*((s, s.end) for s in self._older(active)), (active, end)]:
@@ -108,7 +108,7 @@ class SegmentChain:
         with self._files_lock:
             self._prepare_spare()
         with self.put_lock, self._files_lock:
-            active = self._tail[0]
+            active = self.tail[0]
             if active.poisoned:
                 if self._spare is None:
                     raise OSError(f"{active.path} failed to sync, and there is no spare")
@@ -116,7 +116,7 @@ class SegmentChain:
                 self._switch(segment)
 
     def _replace_poisoned(self) -> None:
-        for old in [s for s in self._older(self._tail[0]) if s.poisoned]:
+        for old in [s for s in self._older(self.tail[0]) if s.poisoned]:
             self._put_over([old], [r for r in old.records() if r.seq > self.acked])
 
     def _put_over(self, olds: list[OpenSegment], records: Sequence[Record]) -> None:
@@ -163,6 +163,7 @@ class SegmentChain:
             return
         acked = self.acked
         segment = self._files.spare(Marks(acked, self.shipped))
+        self._files.warm(segment)
         try:
             while self._spare is None:
                 number = self._files.name(segment)
@@ -176,7 +177,7 @@ class SegmentChain:
         self._acked_durably = acked
 
     def _retire_acked(self) -> None:
-        active, acked = self._tail[0], self.acked
+        active, acked = self.tail[0], self.acked
         sealed = self._older(active)
         waiting = sum(self._acked_durably < s.last <= acked for s in sealed)
         if waiting > 1 and not active.poisoned:  # one is usual: it waits for the next spare, which says it
@@ -190,7 +191,7 @@ class SegmentChain:
             self._sealed.remove(segment)  # behind it: what could not be retired is tried again
 
     def _compact(self) -> None:
-        waiting = [s for s in self._older(self._tail[0]) if s.last > self.acked]
+        waiting = [s for s in self._older(self.tail[0]) if s.last > self.acked]
         used = sum(s.end - RECORDS_AT for s in waiting)
         worth = 0 if self.full_disk else COMPACT_AT
         if len(waiting) < 2 or used <= max(worth, 2 * self._folded_bytes):

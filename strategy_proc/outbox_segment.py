@@ -128,6 +128,14 @@ class OutboxFolder:
         segment.end = segment.synced_end = RECORDS_AT
         return segment
 
+    def warm(self, segment: OpenSegment) -> None:
+        """Take the page faults of an empty segment that nobody stores to yet; a few µs each, one for 20 small changes.
+
+        Its zeros needn't be durable: behind the first record's, which are, nothing is read.
+        """
+        with suppress(OSError):
+            self._disk.warm(segment.mapping, segment.end)
+
     def name(self, segment: OpenSegment) -> int:
         """Give `segment` the next number."""
         with self.names:

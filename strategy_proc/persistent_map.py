@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from protocol.changes import CLEAR, DELETE, INSERT, REPLACE, Change
+from protocol.changes import CLEAR, DELETE, INSERT, REPLACE, Change, put_starts, value_heads
 from protocol.errors import ChangeTooLarge, ValueRefused
 from protocol.keys import encode_key
 from protocol.records import Record
@@ -25,7 +25,8 @@ from strategy_proc.recorder import MISSING, Recorder
 K = TypeVar("K")
 V = TypeVar("V")
 
-
+_join = b"".join
+_set_item = dict.__setitem__
 
 class PersistentMap(dict[K, V]):
     """A durable dict of a session, made by `session.map(name)`. Thread-safe for changes.
@@ -35,11 +36,13 @@ class PersistentMap(dict[K, V]):
     `SessionClosed`, `SessionForked`, `OutboxFull`, `TransactionInProgress` and `ReentrantChange`.
     """
 
-    __slots__ = ("__weakref__", "_name", "_recorded", "_recorder")
+    __slots__ = ("__weakref__", "_inserts", "_name", "_recorded", "_recorder", "_replaces")
 
     _recorder: Recorder
     _name: str
     _recorded: dict[K, bytes]
+    _inserts: dict[int, bytes]
+    _replaces: dict[int, bytes]
     _encode_key: Callable[[object], bytes] = staticmethod(encode_key)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> PersistentMap[K, V]:
@@ -53,6 +56,7 @@ class PersistentMap(dict[K, V]):
         self: PersistentMap[K, V] = dict.__new__(cls)
         dict.update(self, items)
         self._recorder, self._name, self._recorded = recorder, name, recorded
+        self._inserts, self._replaces = put_starts(INSERT, name), put_starts(REPLACE, name)
         return self
 
     @property
@@ -70,11 +74,15 @@ class PersistentMap(dict[K, V]):
             if recorder.attention or recorder.half is not None:
                 recorder.check_may_change()
             recorded = self._recorded
-            recorder.half = half = (self, key, value, data, recorder.outbox.seq)
+            recorder.half = half = (self, key, value, data, recorder.outbox.tail)
             try:
-                op = REPLACE if key in recorded else INSERT
-                recorder.record((op, self._name, encoded, data), half)
-                dict.__setitem__(self, key, value)
+                if recorder.transaction is None:
+                    starts = self._replaces if key in recorded else self._inserts
+                    recorder.outbox.append(_join((starts[len(encoded)], encoded, value_heads[len(data)], data)))
+                else:
+                    op = REPLACE if key in recorded else INSERT
+                    recorder.transaction.keep((op, self._name, encoded, data), half)
+                _set_item(self, key, value)
                 recorded[key] = data
             except BaseException:
                 recorder.unwind(half)
@@ -89,7 +97,7 @@ class PersistentMap(dict[K, V]):
             if not dict.__contains__(self, key):
                 raise KeyError(key)
             encoded = self._encode_key(key)
-            recorder.half = half = (self, key, MISSING, b"", recorder.outbox.seq)
+            recorder.half = half = (self, key, MISSING, b"", recorder.outbox.tail)
             try:
                 recorder.record((DELETE, self._name, encoded, b""), half)
                 dict.__delitem__(self, key)
@@ -109,7 +117,7 @@ class PersistentMap(dict[K, V]):
         with recorder.lock:
             if recorder.attention or recorder.half is not None:
                 recorder.check_may_change()
-            recorder.half = half = (self, MISSING, MISSING, b"", recorder.outbox.seq)
+            recorder.half = half = (self, MISSING, MISSING, b"", recorder.outbox.tail)
             try:
                 recorder.record((op, self._name, b"", b""), half)
                 dict.clear(self)
@@ -125,7 +133,7 @@ class PersistentMap(dict[K, V]):
         items.update(*args, **kwargs)
         if not items:
             return
-        with self._recorder.atomically():
+        with self._recorder.block(joins=True):
             for key, value in items.items():
                 self[key] = value
 

@@ -10,20 +10,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from protocol.changes import CLEAR, DELETE, Change, encode_changes
+from protocol.changes import Change, encode_changes
 from protocol.errors import ChangeTooLarge, ReentrantChange, SessionClosed, SessionOver, TransactionInProgress
 from protocol.limits import MAX_CHANGE_BYTES
 from protocol.values import ValueCodec
-from strategy_proc.transaction import MISSING, Transaction, current_owner
+from strategy_proc.transaction import MISSING, Transaction, current_task
 
 __all__ = ["MISSING", "OutboxLike", "Recorder"]
 
 Half = tuple[Any, ...]
-"""(map, key, value, pickle, seq before): MISSING as value is a delete, as key it is all of the map."""
+"""(map, key, value, pickle, tail before): MISSING as value is a delete, as key it is all of the map."""
 
 _ENDING: Half = (None,)
 
@@ -31,6 +30,8 @@ _ENDING: Half = (None,)
 class OutboxLike(Protocol):
     """What a session needs of its outbox (`strategy_proc.outbox.Outbox`, or the one for tests in memory)."""
 
+    @property
+    def tail(self) -> tuple[Any, int, int]: ...
     @property
     def seq(self) -> int: ...
     def append(self, payload: bytes) -> int: ...
@@ -55,69 +56,30 @@ class Recorder:
 
     def record(self, change: Change, half: Half) -> None:
         """Keep one change: in the outbox, or in the open transaction."""
-        transaction = self.transaction
-        if transaction is None:
+        if self.transaction is None:
             self.outbox.append(encode_changes((change,)))
-            return
-        target, key = half[0], half[1]
-        if change[0] == CLEAR:
-            transaction.remember_all(target)
         else:
-            transaction.remember(target, key, deletes=change[0] == DELETE)
-        transaction.add(change, half)
+            self.transaction.keep(change, half)
 
     def unwind(self, half: Half) -> None:
         """An exception struck in the middle of a change: if it is recorded, show it in the dict too."""
         transaction = self.transaction
-        if self.outbox.seq > half[4] if transaction is None else transaction.holds(half):
+        if self.outbox.seq > half[4][2] if transaction is None else transaction.holds(half):
             _finish(half)
         if self.half is half:
             self.half = None
 
     # Whole blocks
 
-    @contextmanager
-    def block(self) -> Iterator[None]:
-        """A transaction. Raises `TransactionInProgress` if one is open, `ChangeTooLarge`, `OutboxFull`."""
-        with self.lock:
-            self.check_may_change()
-            if self.transaction is not None:
-                raise TransactionInProgress("a transaction inside a transaction")
-            with self._open_block():
-                yield
+    def block(self, joins: bool = False, then: Callable[[], object] | None = None) -> Block:
+        """A transaction; with `joins` part of the one that is open. `then` is called behind it.
 
-    @contextmanager
-    def atomically(self) -> Iterator[None]:
-        """One transaction, or part of the one that is open."""
-        with self.lock:
-            self.check_may_change()
-            if self.transaction is not None:
-                yield
-            else:
-                with self._open_block():
-                    yield
+        Entering it raises `TransactionInProgress`, leaving it `ChangeTooLarge` or `OutboxFull`.
+        """
+        return Block(self, joins, then)
 
-    @contextmanager
-    def _open_block(self) -> Iterator[None]:
-        before = self.outbox.seq
-        transaction = self.transaction = Transaction()
-        self.attention = True
-        try:
-            yield
-            self.half = _ENDING
-            if transaction.changes:
-                self._commit(transaction.changes)
-        except BaseException:
-            self.half = _ENDING
-            if self.outbox.seq == before:  # else Ctrl-C struck behind the append: it is recorded, so it stays
-                transaction.roll_back()
-            raise
-        finally:
-            self.half = None
-            self.transaction = None
-            self.attention = self.over is not None
-
-    def _commit(self, changes: list[Change]) -> None:
+    def commit(self, changes: list[Change]) -> None:
+        """Record all changes of a block as one."""
         if self.over is not None:
             raise self.over
         payload = encode_changes(changes)
@@ -129,8 +91,10 @@ class Recorder:
 
     def check_may_change(self) -> None:
         """Raise unless the caller may change a map now. Called under the lock, off the usual path."""
-        self.check_alive()
-        self._check_owner()
+        if self.over is not None:
+            raise self.over
+        if self.transaction is not None:
+            self._check_owner(self.transaction)
         half = self.half
         if half is None:
             return
@@ -149,15 +113,16 @@ class Recorder:
     def check_outside_transaction(self, what: str) -> None:
         """Raise `TransactionInProgress` for what has no place in a block."""
         if self.transaction is not None:
-            self._check_owner()
+            self._check_owner(self.transaction)
             raise TransactionInProgress(f"{what} inside a transaction")
 
     def is_changing(self) -> bool:
         """Whether this thread is in the middle of a change; for what a signal handler might ask."""
         return self.half is not None and bool(self.lock._is_owned())  # type: ignore[attr-defined]
 
-    def _check_owner(self) -> None:
-        if self.transaction is not None and self.transaction.owner != current_owner():
+    def _check_owner(self, transaction: Transaction) -> None:
+        """The lock has told the thread already."""
+        if transaction.task is not current_task():
             raise TransactionInProgress(
                 "a transaction of another task of this thread is open: don't await inside a transaction"
             )
@@ -176,6 +141,70 @@ class Recorder:
         self.lock = threading.RLock()
         self.over, self.attention = reason, True
         self.transaction = self.half = None
+
+
+class Block:
+    """The `with` block of a transaction. Every step allows for Ctrl-C behind it; `_open`: the lock is held."""
+
+    __slots__ = ("_joins", "_open", "_recorder", "_then", "_transaction")
+
+    def __init__(self, recorder: Recorder, joins: bool, then: Callable[[], object] | None) -> None:
+        self._recorder, self._joins, self._then = recorder, joins, then
+        self._open = False
+        self._transaction: Transaction | None = None
+
+    def __enter__(self) -> None:
+        recorder = self._recorder
+        try:
+            with recorder.lock:
+                if recorder.attention or recorder.half is not None:
+                    recorder.check_may_change()
+                if recorder.transaction is None:
+                    self._transaction = Transaction(recorder.outbox.tail[2])
+                elif not self._joins:
+                    raise TransactionInProgress("a transaction inside a transaction")
+                self._open = True
+                recorder.lock.acquire()  # once more, for `_end` to release
+                if self._transaction is not None:
+                    recorder.transaction = self._transaction
+                    recorder.attention = True
+        except BaseException:
+            if self._open:
+                self._end(True)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        self._end(kind is not None)
+        if self._then is not None and kind is None:
+            self._then()
+
+    def __del__(self) -> None:
+        """Ctrl-C struck at the very gate of `__exit__`: nothing in there has run."""
+        if self._open:
+            self._end(True)
+
+    def _end(self, failed: bool) -> None:
+        """Record the changes or undo them, and give the lock back."""
+        recorder, transaction = self._recorder, self._transaction
+        try:
+            self._open = False
+            if transaction is not None:
+                recorder.half = _ENDING
+                if not failed and transaction.changes:
+                    recorder.commit(transaction.changes)
+        except BaseException:
+            failed = True
+            raise
+        finally:
+            try:
+                # A commit that failed behind the append is recorded, so it stays.
+                if transaction is not None and failed and recorder.outbox.tail[2] == transaction.before:
+                    transaction.roll_back()
+            finally:
+                if transaction is not None:
+                    recorder.half = recorder.transaction = None
+                    recorder.attention = recorder.over is not None
+                recorder.lock.release()
 
 
 def _finish(half: Half) -> None:

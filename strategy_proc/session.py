@@ -11,8 +11,6 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, overload
 
 from protocol.changes import DROP, Change
@@ -32,7 +30,7 @@ from protocol.keys import encode_key
 from protocol.names import check_map_name
 from protocol.values import ValueCodec
 from strategy_proc.persistent_map import PersistentMap, items_as_changes
-from strategy_proc.recorder import OutboxLike, Recorder
+from strategy_proc.recorder import Block, OutboxLike, Recorder
 from strategy_proc.recovered import Recovered
 
 log = logging.getLogger("outlive")
@@ -151,18 +149,14 @@ class Session:
 
     # Changing
 
-    @contextmanager
-    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+    def transaction(self, *, durable: bool = False) -> Block:
         """Changes of any maps in the block are kept whole or not at all; an exception undoes them.
 
         With `durable` they are on disk when the block has ended (`sync`). Don't do I/O or await inside: other threads
         wait for the block. Raises `TransactionInProgress` inside another one, `ChangeTooLarge`, `OutboxFull`; after
         any of them nothing has changed. `SyncFailed`: recorded, but not safe from a power cut.
         """
-        with self._recorder.block():
-            yield
-        if durable:
-            self.sync()
+        return self._recorder.block(then=self.sync if durable else None)
 
     # Making durable
 

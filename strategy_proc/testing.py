@@ -46,6 +46,10 @@ class MemoryOutbox:
         """Set it, and `sync` fails as on a broken disk."""
 
     @property
+    def tail(self) -> tuple[None, int, int]:
+        return None, 0, self.seq
+
+    @property
     def seq(self) -> int:
         return len(self._kept.records)
 

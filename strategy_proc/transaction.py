@@ -9,45 +9,44 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any
 
-from protocol.changes import Change
+from protocol.changes import CLEAR, DELETE, Change
 
 MISSING: Any = object()
 """Stands for "there is none" where None may be a value."""
 
+_get = dict.get
 _Map = Any  # a PersistentMap, which stands above this module
 _Undo = tuple[_Map, Any, Any, Any]
 
 
-def current_owner() -> tuple[int, object]:
-    """The thread, and the asyncio task if one runs in it."""
-    try:
-        task: object = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return threading.get_ident(), task
+def current_task() -> object:
+    """The asyncio task that runs in this thread; None where no loop runs, which is told without an exception."""
+    loop = asyncio._get_running_loop()
+    return None if loop is None else asyncio.current_task(loop)
 
 
 class Transaction:
-    """The changes of one open block, and how to undo them."""
+    """The changes of one open block, and how to undo them. `before`: the last change recorded before it."""
 
-    def __init__(self) -> None:
-        self.owner = current_owner()
+    def __init__(self, before: int) -> None:
+        self.before = before
+        self.task = current_task()
         self.changes: list[Change] = []
         self.doing: tuple[object, Change] | None = None  # the half and the change that are being made
         self._undo: list[_Undo] = []
         self._orders: dict[int, tuple[_Map, list[Any]]] = {}
 
-    def remember(self, target: _Map, key: Any, deletes: bool) -> None:
-        """Note what `target` holds under `key` before it changes."""
-        if deletes and id(target) not in self._orders:
-            self._orders[id(target)] = (target, list(target))
-        self._undo.append((target, key, dict.get(target, key, MISSING), target._recorded.get(key, MISSING)))
-
-    def add(self, change: Change, half: object) -> None:
-        """Record a change of the block."""
+    def keep(self, change: Change, half: tuple[Any, ...]) -> None:
+        """Record a change of the block, behind a note of what it changes."""
+        target, key, op = half[0], half[1], change[0]
+        if op == CLEAR:
+            self._remember_all(target)
+        else:
+            if op == DELETE and id(target) not in self._orders:
+                self._orders[id(target)] = (target, list(target))
+            self._undo.append((target, key, _get(target, key, MISSING), target._recorded.get(key, MISSING)))
         self.doing = (half, change)
         self.changes.append(change)
 
@@ -55,10 +54,12 @@ class Transaction:
         """Whether the change of `half`, the newest one, got as far as being recorded."""
         return self.doing is not None and self.doing[0] is half and self.changes[-1:] == [self.doing[1]]
 
-    def remember_all(self, target: _Map) -> None:
+    def _remember_all(self, target: _Map) -> None:
         """Note everything, before a clear."""
-        for key in list(target):
-            self.remember(target, key, deletes=True)
+        if id(target) not in self._orders:
+            self._orders[id(target)] = (target, list(target))
+        recorded = target._recorded
+        self._undo += [(target, key, value, recorded.get(key, MISSING)) for key, value in dict.items(target)]
 
     def roll_back(self) -> None:
         """Make the dicts what they were before the block."""

@@ -172,8 +172,8 @@ class World:
 
     def roll(self) -> None:
         """Fill the segment, so that the next one is in use."""
-        before = self._live._tail[0]
-        while self._live._tail[0] is before:
+        before = self._live.tail[0]
+        while self._live.tail[0] is before:
             self.put(BIG)
 
     def sync(self) -> None:

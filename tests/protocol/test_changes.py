@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.changes import CLEAR, DELETE, DROP, INSERT, REPLACE, apply_change, decode_changes, encode_changes
+from protocol.changes import (
+    CLEAR,
+    DELETE,
+    DROP,
+    INSERT,
+    REPLACE,
+    apply_change,
+    decode_changes,
+    encode_changes,
+    put_starts,
+    value_heads,
+)
 from protocol.errors import MalformedMessage
 from protocol.keys import encode_key
 from tests.naming import shown
@@ -78,3 +89,12 @@ def test_an_insert_goes_to_the_end_and_a_replace_keeps_its_place() -> None:
     assert list(items) == [b"a"]
     apply_change(items, CLEAR, b"", b"")
     assert items == {}
+
+
+@pytest.mark.parametrize("op", [INSERT, REPLACE])
+@pytest.mark.parametrize("name", ["m", "a-map-with-a-name-of-more-than-31-bytes"])
+@given(key=st.one_of(st.text(), st.binary(max_size=900), st.integers()), size=st.sampled_from([1, 255, 256, 2**16]))
+def test_a_put_is_written_by_hand_as_the_encoder_would(op: int, name: str, key: str | bytes | int, size: int) -> None:
+    encoded, value = encode_key(key), bytes(size)
+    payload = b"".join((put_starts(op, name)[len(encoded)], encoded, value_heads[size], value))
+    assert payload == encode_changes([(op, name, encoded, value)])

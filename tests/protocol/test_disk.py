@@ -238,3 +238,14 @@ def test_the_holders_of_a_lock_are_named(data_dir: Path) -> None:
 
 def test_the_boot_id_is_the_same_within_a_boot() -> None:
     assert boot_id() == boot_id()
+
+
+def test_a_warmed_mapping_holds_zeros_behind_what_it_held(disk: Disk, data_dir: Path) -> None:
+    path = data_dir / "f"
+    path.write_bytes(b"head" + b"x" * 100_000)
+    fd = disk.open(str(path), os.O_RDWR)
+    mapping = disk.map(fd, 100_004)
+    disk.warm(mapping, 4)
+    assert mapping[:] == b"head" + bytes(100_000)
+    mapping.close()
+    disk.close(fd)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copyreg
 import functools
 import io
 import math
@@ -426,3 +427,34 @@ def test_a_class_may_leave_a_lock_out_of_its_state(trusting: ValueCodec) -> None
 def test_paths_are_restored_by_text() -> None:
     assert restore_path("/a", True) == Path("/a")
     assert type(restore_path("/a", False)) is type(PurePath("/a"))
+
+
+class Registered:
+    """Named by one of copyreg's short codes, if it has one."""
+
+
+def test_plain_values_with_the_opcode_of_a_name_in_them_are_plain() -> None:
+    codec = ValueCodec(Trust())
+    for value in ({"a": "\u0393"}, {"b": 0x93}, {"c": bytes([0x94, 0x93])}, {"d": bytes(5_000) + b"\x93"}, {"e": 1.5}):
+        for _ in range(3):
+            assert codec.load(codec.dump(value)) == value
+
+
+@pytest.mark.parametrize("value", [{"a": Path.cwd}, [Registered()], {"a": (Registered,)}, {1: {2: [Registered]}}])
+def test_what_hides_in_plain_values_is_refused_also_behind_many_plain_ones(value: object) -> None:
+    codec = ValueCodec(Trust())
+    for _ in range(300):
+        codec.dump({"a": 1, "b": [1.5, "text", None]})
+        with pytest.raises((UntrustedType, ValueRefused)):
+            codec.dump(value)
+
+
+def test_copyregs_short_codes_name_nothing_unseen() -> None:
+    codec = ValueCodec(Trust())
+    codec.dump({"a": 1})
+    copyreg.add_extension(Registered.__module__, "Registered", 0x7FFFFF01)
+    try:
+        with pytest.raises(UntrustedType):
+            codec.dump({"a": Registered})
+    finally:
+        copyreg.remove_extension(Registered.__module__, "Registered", 0x7FFFFF01)

@@ -168,8 +168,8 @@ def compact_at(size: int) -> Iterator[None]:
 
 
 def fill(outbox: Outbox, size: int = 20_000) -> None:
-    before = outbox._tail[0]
-    while outbox._tail[0] is before:
+    before = outbox.tail[0]
+    while outbox.tail[0] is before:
         outbox.append(payload((INSERT if outbox.seq < 5 else REPLACE, "m", insert(outbox.seq % 5)[2], b"v" * size)))
 
 
@@ -196,8 +196,8 @@ def test_churn_of_unique_keys_stays_bounded_with_a_fixed_shipped_mark(lives: Liv
     number, largest = 0, 0
     with compact_at(2 * 2**20):
         for _ in range(40):
-            before = outbox._tail[0]
-            while outbox._tail[0] is before:
+            before = outbox.tail[0]
+            while outbox.tail[0] is before:
                 number += 1
                 outbox.append(payload(insert(f"order-{number}", b"v" * 1000)))
                 if number > 5:
@@ -308,7 +308,7 @@ def test_a_fold_whose_directory_sync_fails_leaves_no_segment_under_a_foreign_nam
         outbox.mark_shipped(acked)
         outbox.mark_acked(acked)
         outbox.maintain()
-        for segment in [*outbox._sealed, outbox._tail[0]]:
+        for segment in [*outbox._sealed, outbox.tail[0]]:
             assert os.stat(segment.path).st_ino == os.fstat(segment.fd).st_ino
     put(outbox, 3)
     assert seqs(lives.read().records)[-1] == outbox.seq

@@ -32,8 +32,8 @@ def lives(data_dir: Path) -> Iterator[Lives]:
 
 def fill(outbox: Outbox) -> None:
     """Append until the active segment has no room for another such record."""
-    segment = outbox._tail[0]
-    while outbox._tail[0] is segment:
+    segment = outbox.tail[0]
+    while outbox.tail[0] is segment:
         put(outbox, size=50_000)
 
 
@@ -138,7 +138,7 @@ def test_ctrl_c_anywhere_in_an_append_breaks_no_chain(lives: Lives, at_the_end_o
     at = 0
     while True:
         if at_the_end_of_a_segment:
-            room = outbox._tail[0].capacity - outbox._tail[1]
+            room = outbox.tail[0].capacity - outbox.tail[1]
             put(outbox, size=max(room - 200, 1))
         if not strike(at, lambda: put(outbox, size=200)):
             break
@@ -376,9 +376,9 @@ def test_the_segment_in_use_is_left_when_its_sync_has_failed(lives: Lives) -> No
     with pytest.raises(SyncFailed):
         outbox.sync()
     lives.disk.sync_fails = False
-    poisoned = outbox._tail[0]
+    poisoned = outbox.tail[0]
     outbox.sync()
-    assert outbox._tail[0] is not poisoned
+    assert outbox.tail[0] is not poisoned
     put(outbox, 2)
     assert seqs(ship(outbox, 1)) == [2, 3, 4, 5]
     assert seqs(lives.read().records) == [1, 2, 3, 4, 5]

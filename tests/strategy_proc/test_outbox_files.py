@@ -160,8 +160,8 @@ def test_the_lost_future_of_a_former_life_never_comes_back(lives: Lives) -> None
 def test_stale_records_of_a_reused_segment_are_neither_data_nor_damage(lives: Lives) -> None:
     outbox = lives.start()
     for _ in range(6):
-        before = outbox._tail[0]
-        while outbox._tail[0] is before:
+        before = outbox.tail[0]
+        while outbox.tail[0] is before:
             put(outbox, size=2000)
         outbox.mark_acked(outbox.seq)
         outbox.maintain()
@@ -175,8 +175,8 @@ def test_stale_records_of_a_reused_segment_are_neither_data_nor_damage(lives: Li
 def test_a_missing_segment_is_damage(lives: Lives) -> None:
     outbox = lives.start()
     for _ in range(2):
-        before = outbox._tail[0]
-        while outbox._tail[0] is before:
+        before = outbox.tail[0]
+        while outbox.tail[0] is before:
             put(outbox, size=50_000)
         outbox.maintain()
     lives.segments()[1].unlink()
@@ -212,7 +212,7 @@ def test_a_power_cut_that_empties_the_first_segment_of_a_new_namespace_sets_the_
 
 def test_a_segment_whose_unsynced_start_a_power_cut_tore_costs_nothing_that_was_synced_before_it(lives: Lives) -> None:
     outbox = lives.start()
-    while outbox._tail[1] + 60_000 < SEGMENT_BYTES:
+    while outbox.tail[1] + 60_000 < SEGMENT_BYTES:
         put(outbox, size=50_000)
     outbox.sync()
     synced = outbox.seq

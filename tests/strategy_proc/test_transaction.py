@@ -267,16 +267,16 @@ def test_a_removal_that_is_struck_inside_a_block_is_shown_if_it_is_recorded(
     m["a"] = 1
     with state.transaction():
         m["b"] = 2
-        add = state._recorder.transaction.add  # type: ignore[union-attr]
+        keep = state._recorder.transaction.keep  # type: ignore[union-attr]
 
         def struck(*args: object) -> None:
-            add(*args)
+            keep(*args)
             raise KeyboardInterrupt
 
-        state._recorder.transaction.add = struck  # type: ignore[union-attr,method-assign]
+        state._recorder.transaction.keep = struck  # type: ignore[union-attr,method-assign]
         with contextlib.suppress(KeyboardInterrupt):
             change(m)
-        state._recorder.transaction.add = add  # type: ignore[union-attr,method-assign]
+        state._recorder.transaction.keep = keep  # type: ignore[union-attr,method-assign]
     assert m == store.contents("bot")["m"]
     assert state.unsaved() == {}
 
