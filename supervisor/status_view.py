@@ -157,6 +157,8 @@ def _programs(status: SupervisorStatus, figures: dict[str, StrategyFigures]) -> 
 def _state(program: ProgramStatus) -> str:
     if program.recovering is not None:
         return f"recovering {program.recovering} %"
+    if program.spare is not None and program.state == "running":
+        return f"{program.state}, spare {program.spare}"
     return f"{program.state}, next try in {program.retry_in:.0f} s" if program.retry_in is not None else program.state
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from supervisor.control import ProgramStatus
-from tests.supervisor.harness import SupervisorProcess, is_gone, write_config
+from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, write_config
 from tests.waiting import wait_until
 
 BOT = """
@@ -87,6 +87,7 @@ def test_a_spare_is_nobody_before_the_word(data_dir: Path) -> None:
     with supervised(data_dir) as supervisor:
         status = with_spare(supervisor)
         spare = psutil.Process(status.spare_pid)
+        assert "running, spare ready" in outlive(data_dir, "status").stdout
         assert [file.path for file in spare.open_files()] in ([], [status.log], [status.log] * 2)
         assert spare.net_connections(kind="all") == []
         assert spare.num_threads() == 1
