@@ -26,6 +26,7 @@ from protocol.endpoints import parse_endpoint
 from protocol.errors import BadName, ConfigError, SocketPathTooLong
 from protocol.names import check_namespace
 from supervisor.hook_settings import HookSettings, check_hooks
+from supervisor.toml_lines import line_of
 
 PERSISTENCE = "persistence"
 """The name of the persistence process among the programs; no strategy or service may have it."""
@@ -155,7 +156,8 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     try:
         return parse_config(data, os.path.dirname(os.path.abspath(path)))
     except ConfigError as error:
-        raise ConfigError(f"{os.fspath(path)}: {error}") from None
+        line = line_of(data.decode("utf-8", "replace"), str(error))
+        raise ConfigError(f"{os.fspath(path)}{f', line {line}' if line else ''}: {error}") from None
 
 
 def parse_config(data: bytes | str, folder: str) -> Config:

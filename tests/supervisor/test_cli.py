@@ -61,7 +61,7 @@ def test_a_mistake_in_the_configuration_is_one_line_with_file_and_key(data_dir: 
     write_config(data_dir, {"strategies.a": {"comand": ["x"]}})
     result = outlive(data_dir, "run")
     assert result.returncode == 2
-    assert result.stderr == "outlive: outlive.toml: strategies.a.comand: unknown key\n"
+    assert result.stderr == "outlive: outlive.toml, line 5: strategies.a.comand: unknown key\n"
 
 
 def test_a_directory_open_to_others_is_refused(data_dir: Path) -> None:
