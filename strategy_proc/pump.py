@@ -44,6 +44,7 @@ log = logging.getLogger("outlive")
 WINDOW_BYTES = 4 * 2**20  # handed to the socket and not yet applied; small against a server's appetite for a second
 MESSAGE_BYTES = 256 * 2**10  # one delta; big enough that its overhead vanishes
 QUICKEST, IDLEST = 0.001, 0.04  # seconds between looks at the outbox: under traffic, and after a quiet while
+ASLEEP = 0.5  # seconds between looks at the sockets while everything is durable; the next change ends it at once
 BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that died is noticed this soon
 PATIENCE = 0.5  # seconds over the asked wait until a reply counts as lost
 HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing is shipped
@@ -87,6 +88,8 @@ class Pump:
         self._leaving = threading.Event()
         self._left = threading.Event()
         self._bell_lock = threading.RLock()  # no one rings when the descriptor may be somebody else's
+        self._sleep = threading.Lock()  # held by the pump; released, it wakes
+        self._sleep.acquire()
         self._ear, self._bell = os.pipe()
         os.set_blocking(self._ear, False)
         os.set_blocking(self._bell, False)
@@ -104,6 +107,7 @@ class Pump:
             if self._bell >= 0:
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._bell, b"!")
+        self._outbox.ring()
 
     def beat(self) -> None:
         """Pass a beat on at the next look."""
@@ -164,11 +168,23 @@ class Pump:
         while not self._stopping.is_set():
             moved = self._ship(push)
             self._ask(client)
+            if not moved and pause == IDLEST and self._durable == self._shipped and self._is_woken():
+                pause = QUICKEST
+                continue
             pause = QUICKEST if moved else min(pause * 1.5, IDLEST)
             moved = self._listen(client, pause) or moved
             if moved:
                 pause = QUICKEST
             self._keep_house(moved)
+
+    def _is_woken(self) -> bool:
+        """Everything is durable, and has been for a while: sleep until something is recorded, or somebody calls."""
+        outbox, woken = self._outbox, True
+        outbox.doorbell = self._sleep
+        if outbox.seq == self._shipped and not self._stopping.is_set() and not self._leaving.is_set():
+            woken = self._sleep.acquire(timeout=ASLEEP)
+        outbox.doorbell = None
+        return woken
 
     def _ship(self, push: zmq.Socket[bytes]) -> bool:
         """Hand new changes to the socket while there is room in the window. Whether anything was handed over."""

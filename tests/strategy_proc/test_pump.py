@@ -71,6 +71,25 @@ def test_what_was_applied_is_not_shipped_again(server: ScriptedServer) -> None:
     leave(state)
 
 
+def test_a_pump_that_sleeps_is_woken_by_the_next_change_and_by_close(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strategy_proc.pump.ASLEEP", 3600.0)
+    state = server.open()
+    server.next_confirm()
+    put_three(state, server)
+    server.answer(confirmed(3, durable=3))
+    outbox = state._outbox
+    for change in (3, 4):
+        wait_until(lambda: outbox.doorbell is not None, what="the pump sleeps")  # type: ignore[attr-defined]
+        state.map("m")["more"] = change
+        assert server.next_delta().base == change
+        server.next_confirm()
+        server.answer(confirmed(change + 1, durable=change + 1))
+    wait_until(lambda: outbox.doorbell is not None, what="the pump sleeps")  # type: ignore[attr-defined]
+    leave(state)
+
+
 def test_what_reaches_a_socket_is_marked_as_shipped_in_the_outbox(server: ScriptedServer, data_dir: Path) -> None:
     state = server.open()
     put_three(state, server)
