@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import selectors
 import signal
@@ -53,6 +52,7 @@ from supervisor.service_manager import ServiceManager, summary
 from supervisor.signals import Signals
 from supervisor.sweep import sweep
 from supervisor.unit import Unit
+from supervisor.watch import Watch
 
 _WEIGH_EVERY = 1.0
 """Seconds between measurements of memory and CPU."""
@@ -84,11 +84,10 @@ class Supervisor:
         self._failure: int | None = None
         self._began = clock()
         self._weighed = clock()
-        self._watched: dict[Child, Unit] = {}
         self._signals: Signals
         self._selector: selectors.BaseSelector
         self._control: ControlServer
-        self._follower: Follower
+        self._watch: Watch
         self._chronicle: Chronicle
         self._hooks: Hooks
         self._health: Health
@@ -102,7 +101,7 @@ class Supervisor:
             while not self._is_over():
                 self._start_or_stop_next()
                 drop_retired(self._stages)
-                self._watch_new_children()
+                self._watch.look_for_new(self._units())
                 self._wait()
         return self._exit_code()
 
@@ -135,13 +134,14 @@ class Supervisor:
         self._stages = [[self._unit(program) for program in stage] for stage in programs]
         undo.callback(self._close_logs)
         undo.callback(self._rotation.close)
-        self._follower = Follower()
-        undo.callback(self._follower.close)
+        follower = Follower()
+        undo.callback(follower.close)
         self._selector = undo.enter_context(selectors.DefaultSelector())
         self._signals = undo.enter_context(Signals())
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
-        if self._console.listening and self._follower.fileno() >= 0:
-            self._selector.register(self._follower, selectors.EVENT_READ, self._follower.read)
+        if self._console.listening and follower.fileno() >= 0:
+            self._selector.register(follower, selectors.EVENT_READ, follower.read)
+        self._watch = Watch(self._selector, self._signals, follower, self._ended)
         self._control = ControlServer(self._run_dir, self._answer)
         undo.callback(self._control.close)
         self._selector.register(self._control.fileno(), selectors.EVENT_READ, lambda: None)
@@ -215,7 +215,7 @@ class Supervisor:
             if key.fd in self._selector.get_map():  # an earlier one of this turn may have ended it
                 key.data()
         self._control.serve()
-        self._find_the_dead()
+        self._watch.find_the_dead()
         now = self._clock()
         for unit in self._units():
             unit.look(now)
@@ -235,42 +235,10 @@ class Supervisor:
         self._manager.turn(now, phase, phase == "stopping" or recovering, summary(programs))
         return self._manager.deadline or float("inf")
 
-    def _watch_new_children(self) -> None:
-        for unit in self._units():
-            for child in unit.children():
-                if child not in self._watched:
-                    self._watched[child] = unit
-                    self._follower.watch(unit.output)
-                    self._watch(child, unit)
-
-    def _watch(self, child: Child, unit: Unit) -> None:
-        self._register(child.notify_fd, functools.partial(unit.listen, child))
-        if child.pidfd is not None:
-            self._selector.register(child.pidfd, selectors.EVENT_READ, functools.partial(self._ended, child))
-        else:
-            self._signals.wake_on_death()
-
-    def _register(self, fd: int, read: Callable[[], bool]) -> None:
-        def read_until_closed() -> None:
-            if not read():
-                self._selector.unregister(fd)
-
-        self._selector.register(fd, selectors.EVENT_READ, read_until_closed)
-
-    def _ended(self, child: Child) -> None:
-        unit = self._watched.pop(child)
-        for fd in child.descriptors():
-            if fd in self._selector.get_map():
-                self._selector.unregister(fd)
+    def _ended(self, unit: Unit, child: Child) -> None:
         unit.ended(child)
         if unit.program.name == PERSISTENCE and unit.last_exit == _REFUSAL and not unit.ever_ready:
             self._give_up(unit)
-
-    def _find_the_dead(self) -> None:
-        """Where the kernel gives no pidfd."""
-        for child in list(self._watched):
-            if child.pidfd is None and child.has_ended():
-                self._ended(child)
 
     def _give_up(self, persistence: Unit) -> None:
         reason = persistence.output.last_line or f"see {persistence.output.log.path}"

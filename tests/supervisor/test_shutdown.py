@@ -123,8 +123,8 @@ def test_persistence_that_dies_while_the_strategies_leave_comes_back_for_them(da
         assert_whole_at_the_next_start(supervisor)
 
 
-@pytest.mark.parametrize("point", ["shutdown.asked", "shutdown.final_replace", "shutdown.saved"])
-def test_persistence_that_dies_in_its_last_save_loses_nothing(data_dir: Path, point: str) -> None:
+@pytest.mark.parametrize("point", ["shutdown.asked", "shutdown.saved", "shutdown.threads_ended"])
+def test_persistence_that_dies_around_its_last_save_loses_nothing(data_dir: Path, point: str) -> None:
     env = {
         "PYTHONPATH": f"{HOOK}{os.pathsep}{ROOT}",
         POINTS_VARIABLE: f"{point}=1;seed=1",
