@@ -18,8 +18,8 @@ from protocol.messages import NamespaceStatus, Status, StatusReport, decode_repl
 from supervisor.config import PersistenceSettings
 from supervisor.control import request
 
-_EVERY = 5.0
-"""Seconds between questions."""
+_FIRST, _EVERY = 1.0, 5.0
+"""Seconds until the first question, and between questions."""
 _PATIENCE = 2.0
 """Seconds for an answer."""
 _SILENT = 3
@@ -58,8 +58,9 @@ class Health:
         self._thread.join(2 * _PATIENCE)
 
     def _work(self) -> None:
-        while not self._ending.wait(_EVERY):
-            settings = self._settings
+        settings, pause = self._settings, _FIRST
+        while not self._ending.wait(pause):
+            pause = _EVERY
             report = ask_persistence(settings.data_dir, settings.endpoint, settings.curve_dir, _PATIENCE)
             for finding in self._judge.learn(report):
                 self._found.put(finding)

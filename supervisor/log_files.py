@@ -33,6 +33,7 @@ class LogFile:
         self.path, self._max_bytes, self._keep = path, max_bytes, keep
         self._fd = -1
         self._size = 0
+        self._torn = False
         with contextlib.suppress(OSError):  # tried again at every write
             self._open()
 
@@ -42,7 +43,10 @@ class LogFile:
         try:
             if self._fd < 0:
                 self._open()
-            self._size += os.write(self._fd, data)
+            line = b"\n" + data if self._torn else data  # a full disk takes half a line: the next is whole again
+            written = os.write(self._fd, line)
+            self._size += written
+            self._torn = 0 < written < len(line)
         except OSError:
             pass
 

@@ -169,6 +169,28 @@ def test_a_fatal_strategy_is_told_of_and_a_failing_hook_is_in_the_log(data_dir: 
         assert supervisor.terminate() == 0
 
 
+def test_state_that_comes_back_degraded_is_told_of(data_dir: Path) -> None:
+    script = "import strategy_proc\nwith strategy_proc.connect() as state:\n    state.map('book')['a'] = {}\n"
+    tables: dict[str, dict[str, Any]] = {
+        "persistence": {},
+        "supervisor": {"exit_when_done": True},
+        "hooks": {"command": ["sh", "-c", f"cat > {data_dir}/told"], "on": ["degraded"]},
+    }
+    for number in range(2):  # two lives, two generations of its file
+        tables["strategies.bot"] = {"command": ["python", "-c", script.format(number)]}
+        with SupervisorProcess(data_dir, tables) as supervisor:
+            assert supervisor.wait() == 0
+    current = data_dir / "state" / "bot" / "book.pkl"
+    current.write_bytes(current.read_bytes()[:-1] + b"\x00")
+    tables["strategies.bot"] = program("serve")
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        wait_until(lambda: (data_dir / "told").exists() and (data_dir / "told").read_text())
+        told = json.loads((data_dir / "told").read_text())
+        assert (told["event"], told["name"], told["kind"]) == ("degraded", "bot", "namespace")
+        assert "for book" in told["detail"]
+        assert supervisor.terminate() == 0
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import log_files
-from supervisor.log_files import ProgramLog
+from supervisor.log_files import LogFile, ProgramLog
 from tests.supervisor.harness import SupervisorProcess, program
 from tests.waiting import LONG, wait_until
 
@@ -98,6 +98,28 @@ def test_on_a_full_disk_the_oldest_lines_make_room(tmp_path: Path, monkeypatch: 
     assert not log.is_too_big
     assert [path.name for path in tmp_path.iterdir()] == ["a.log"]
     log.close()
+
+
+def test_the_size_of_a_log_is_reserved_where_the_disk_can_do_it(tmp_path: Path) -> None:
+    with open(tmp_path / "probe", "wb") as probe:
+        can = log_files._fallocate(probe.fileno(), log_files._KEEP_SIZE, 0, 1_000_000)
+    log = ProgramLog(str(tmp_path / "a.log"), max_bytes=1_000_000, keep=2)
+    for _ in range(3):
+        status = os.stat(log.path)
+        assert (status.st_blocks * 512 >= 1_000_000) == can
+        os.write(log.ready(), b"x" * 1_500_000)
+        log.cut()
+    log.close()
+
+
+def test_a_line_torn_by_a_full_disk_spoils_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, write = LogFile(str(tmp_path / "a.log"), max_bytes=1_000, keep=1), os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    log.write(b"first\n")
+    monkeypatch.setattr(os, "write", write)
+    log.write(b"second\n")
+    log.close()
+    assert (tmp_path / "a.log").read_bytes() == b"fir\nsecond\n"
 
 
 def test_a_log_that_somebody_has_moved_is_begun_anew(tmp_path: Path) -> None:
