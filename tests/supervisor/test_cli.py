@@ -182,3 +182,11 @@ def test_reload_says_what_it_did_and_a_mistake_changes_nothing(data_dir: Path) -
         assert f"line {good.count(chr(10)) + 2}" in result.stderr
         assert supervisor.program("a").pid == pid
         assert supervisor.terminate() == 0
+
+
+def test_a_script_that_knows_nothing_of_outlive_runs_with_one_command(data_dir: Path) -> None:
+    (data_dir / "bot.py").write_text("print('hello from', __file__)\n")
+    ran = outlive(data_dir, "run", "--", "python", "bot.py")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "bot          | hello from " in ran.stdout
+    assert "hello from" in outlive(data_dir, "logs", "bot").stdout
