@@ -11,7 +11,7 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from struct import Struct
 from types import BuiltinFunctionType, FunctionType
@@ -32,6 +32,8 @@ _PLAIN = frozenset({dict, list, tuple, set, frozenset, str, int, float, bool, by
 _STACK_GLOBAL = 0x93  # the opcode by which a pickle of this protocol names a class or function
 _NAMED = b"\x94\x93"  # how it mostly stands there, behind a name that was just memoized
 _UNSURE = bytes([_STACK_GLOBAL])
+_GET, _BINGET, _LONG_BINGET = b"ghj"  # the opcodes that get something from the memo
+_RUN = 256
 _DETOUR, _FOR_EVER = 100, 2**63
 _LONG = 4096
 _extensions: dict[Any, int] = copyreg._extension_registry  # type: ignore[attr-defined]
@@ -91,10 +93,13 @@ class ValueCodec:
             raise ValueUnreadable(f"{type(error).__name__}: {error}") from error
 
     def load_many(self, values: Iterable[bytes]) -> list[Any]:
-        """All the values, as `load` gives them. Each has a memo of its own, so each gets a reader of its own;
-        only neighbouring records of one type skip it.
+        """All the values, as `load` gives them, by the shortest way that is safe for each.
+
+        Each has a memo of its own, so each gets a reader of its own, but for two cases: neighbours that can't ask
+        their memo for anything share one, and neighbouring records of one type need none.
         """
         loaded: list[Any] = []
+        alone: list[bytes] = []  # a run of values, not loaded yet, that need no memo
         shape: _RecordShape | None = None
         for data in values:
             packed = None if shape is None else shape.packed(data)
@@ -103,11 +108,33 @@ class ValueCodec:
                     loaded.append(restore_record(shape.kind, packed))
                 except Exception as error:
                     raise ValueUnreadable(f"{type(error).__name__}: {error}") from error
-                continue
-            value = self.load(data)
-            shape = self._shape_of(type(value))
-            loaded.append(value)
-        return loaded
+            elif shape is None and _GET not in data and _BINGET not in data and _LONG_BINGET not in data:
+                alone.append(data)
+                if len(alone) == _RUN:
+                    loaded += self._load_run(alone)
+                    alone.clear()
+                    shape = self._shape_of(type(loaded[-1]))
+            else:
+                loaded += self._load_run(alone)
+                alone.clear()
+                loaded.append(self.load(data))
+                shape = self._shape_of(type(loaded[-1]))
+        return loaded + self._load_run(alone)
+
+    def _load_run(self, values: Sequence[bytes]) -> list[Any]:
+        """Values without an opcode that gets something from the memo, read as one file."""
+        try:
+            load = self._reader(io.BytesIO(b"".join(values))).load
+            loaded = [load() for _ in values]
+            try:
+                load()
+            except EOFError:
+                return loaded
+            return [self.load(data) for data in values]  # bytes behind the end of one, which it ignores
+        except OutliveError:
+            raise
+        except Exception as error:
+            raise ValueUnreadable(f"{type(error).__name__}: {error}") from error
 
     def _take_detour(self, data: bytes) -> None:
         """A value of plain types that may name a class is pickled again; where its like will too, at once."""

@@ -458,3 +458,17 @@ def test_copyregs_short_codes_name_nothing_unseen() -> None:
             codec.dump({"a": Registered})
     finally:
         copyreg.remove_extension(Registered.__module__, "Registered", 0x7FFFFF01)
+
+
+@given(st.lists(st.sampled_from(["plain", "ghj", [1.5], {"a": "a"}, Side.LONG, Decimal(1), PendingOrder]), max_size=9))
+def test_many_values_are_loaded_as_each_alone(values: list[Any]) -> None:
+    codec = ValueCodec(Trust(["protocol.records"]))
+    pickles = [codec.dump(value) for value in values * 100]
+    assert codec.load_many(pickles) == [codec.load(data) for data in pickles]
+
+
+def test_bytes_behind_the_end_of_a_value_are_nobody_elses_value() -> None:
+    codec = ValueCodec(Trust())
+    pickles = [codec.dump(n) for n in range(5)]
+    pickles[1] += codec.dump("smuggled")
+    assert codec.load_many(pickles) == [0, 1, 2, 3, 4]
