@@ -25,7 +25,7 @@ import msgspec
 from protocol.endpoints import parse_endpoint
 from protocol.errors import BadName, ConfigError, SocketPathTooLong
 from protocol.names import check_namespace
-from supervisor.hook_settings import HookSettings, check_hooks
+from supervisor.hook_settings import HookSettings, check_hooks, hooks_in
 from supervisor.toml_lines import line_of
 
 PERSISTENCE = "persistence"
@@ -283,6 +283,7 @@ def _with_absolute_paths(config: Config, folder: str) -> Config:
         config,
         persistence=persistence,
         supervisor=msgspec.structs.replace(config.supervisor, log_dir=absolute(config.supervisor.log_dir)),
+        hooks=hooks_in(config.hooks, folder),
         services={name: _in_folder(service, folder) for name, service in config.services.items()},
         strategies={name: _in_folder(strategy, folder) for name, strategy in config.strategies.items()},
     )

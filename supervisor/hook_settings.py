@@ -8,6 +8,7 @@ on = ["fatal", "hang"]
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -55,6 +56,14 @@ def check_hooks(settings: HookSettings) -> None:
         raise ConfigError("hooks.command: the program's name is empty")
     if settings.webhook is not None and not _is_url(settings.webhook):
         raise ConfigError(f"hooks.webhook: {settings.webhook!r} is no http:// or https:// URL")
+
+
+def hooks_in(settings: HookSettings, folder: str) -> HookSettings:
+    """The same with a command that is found from anywhere: "./page-me" is beside the configuration."""
+    if not settings.command or not os.path.dirname(settings.command[0]):
+        return settings
+    program = os.path.normpath(os.path.join(folder, os.path.expanduser(settings.command[0])))
+    return msgspec.structs.replace(settings, command=[program, *settings.command[1:]])
 
 
 def _is_url(text: str) -> bool:

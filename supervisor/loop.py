@@ -229,6 +229,8 @@ class Supervisor:
 
     def _tell_manager(self, now: float) -> float:
         """Keep systemd informed; when it wants to hear again at the latest."""
+        if not self._manager.listening:
+            return float("inf")
         phase, persistence = self._phase, self._stages[0][0]
         recovering = phase == "starting" and persistence.alive and not persistence.ever_ready
         programs = [(unit.program.name, str(unit.state)) for unit in self._units()]

@@ -79,6 +79,8 @@ def stages(config: Config, mark: str, environ: Mapping[str, str] = os.environ) -
     ]
     for program in [program for stage in built for program in stage]:
         _check_command(program)
+    if config.hooks.command and _which(config.hooks.command[0], None, base["PATH"]) is None:
+        raise ConfigError(f"hooks.command: there is no program {config.hooks.command[0]!r} that can be executed")
     return built
 
 

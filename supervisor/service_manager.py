@@ -32,6 +32,11 @@ class ServiceManager:
         self._status = ""
 
     @property
+    def listening(self) -> bool:
+        """Whether anybody wants to know."""
+        return self._address is not None
+
+    @property
     def deadline(self) -> float | None:
         """When `turn` is to be called at the latest."""
         return self._next_beat if self._beat_every is not None else None

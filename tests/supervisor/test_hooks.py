@@ -20,7 +20,7 @@ from supervisor.events import Event
 from supervisor.health import Judge
 from supervisor.hook_settings import HookSettings
 from supervisor.hooks import Hooks
-from tests.supervisor.harness import SupervisorProcess, program
+from tests.supervisor.harness import SupervisorProcess, outlive, program, write_config
 from tests.waiting import LONG, wait_until
 
 
@@ -205,6 +205,14 @@ def test_a_mistake_in_the_hooks_names_the_key(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(f"[hooks]\n{text}\n", "/")
     assert words in str(caught.value)
+
+
+def test_a_hook_that_can_not_be_executed_is_refused_before_anything_is_started(data_dir: Path) -> None:
+    write_config(data_dir, {"hooks": {"command": ["./page-me"]}})
+    result = outlive(data_dir, "run")
+    assert result.returncode == 2
+    assert result.stderr.endswith("page-me' that can be executed\n")
+    assert str(data_dir) in result.stderr
 
 
 def report(state: str = "serving", **namespace: Any) -> StatusReport:
