@@ -148,15 +148,15 @@ def reload(config_path: str | None, data_dir: str | None) -> None:
 
 @outlive.command()
 @click.argument("config_path", metavar="[CONFIG]", default=CONFIG_FILE)
-@click.option("--user", "system", flag_value=False, default=True, type=bool, help="for your own systemd")
-@click.option("--system", "system", flag_value=True, type=bool, help="for the machine's")
+@click.option("--user/--system", "own", default=True, help="for your own systemd (default), or the machine's")
 @click.option("--user-name", help="whom a --system unit runs as; default: who owns the configuration")
 @click.option("--output", help="write it there instead of to standard output")
 @click.option("--force", is_flag=True, help="overwrite that file")
-def systemd(config_path: str, system: bool, user_name: str | None, output: str | None, force: bool) -> None:
+def systemd(config_path: str, own: bool, user_name: str | None, output: str | None, force: bool) -> None:
     """Write a unit by which systemd runs CONFIG (default: outlive.toml) from boot on, and say how to enable it."""
     from supervisor import systemd_unit
 
+    system = not own
     text = systemd_unit.unit_text(load_config(config_path), config_path, system=system, user=user_name)
     name = systemd_unit.unit_name(config_path) if output is None else os.path.basename(output)
     if output is None:

@@ -171,7 +171,7 @@ def _persistence_lines(report: StatusReport) -> list[str]:
         f"{100 * coalesced / max(received, 1):.0f} % were folded into newer ones",
         f"append and fsync {milliseconds(report.fsync_last)} (99th percentile {milliseconds(report.fsync_p99)}); from "
         f"arrival to disk {milliseconds(report.lag_last)} ({milliseconds(report.lag_p99)})",
-        f"{report.saves} pickle files saved, {report.unsaved} maps newer than theirs; "
+        f"{report.saves} pickle files saved, {report.unsaved} to be saved; "
         f"journal {size(report.journal_bytes)}, disk free {free}",
     ]
     if report.failed_saves:

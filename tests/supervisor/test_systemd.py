@@ -152,7 +152,9 @@ def test_an_argument_survives_systemds_quoting() -> None:
 
 def test_a_unit_is_written_once_and_says_how_to_enable_it(data_dir: Path) -> None:
     write_config(data_dir, {})
-    shown = outlive(data_dir, "systemd", "--user")
+    shown = outlive(data_dir, "systemd")
+    assert shown.stdout == outlive(data_dir, "systemd", "--user").stdout
+    assert "User=" not in shown.stdout
     assert "Type=notify" in shown.stdout
     assert "systemctl --user daemon-reload" in shown.stderr
     assert f"systemctl --user enable --now {unit_name(str(data_dir / 'outlive.toml'))}" in shown.stderr
