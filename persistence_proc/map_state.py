@@ -63,16 +63,20 @@ class MapState:
         Redundant is judged against memory, that is durable state plus the batch in flight plus what is pending;
         against durable state alone a delete behind an unwritten put would be lost.
         """
-        old = self.get(key)
-        if op == DELETE:
+        old = self.base.get(key) if self._overlay is None else self.get(key)
+        if op == REPLACE and old is not None:
+            if old == value:
+                return 0, False
+            if self._overlay is None:  # nearly always
+                self.base[key] = value
+                return op, False
+        elif op == DELETE:
             if old is None:
                 return 0, False
             self.count -= 1
         elif old is None:
             self.count += 1
             op = INSERT
-        elif op == REPLACE and old == value:
-            return 0, False
         new = old is None
         if self._overlay is None:
             apply_change(self.base, op, key, value)

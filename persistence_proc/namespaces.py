@@ -17,7 +17,7 @@ from persistence_proc.refusals import boot_conflict, foreign_store, refused, wen
 from protocol.changes import CLEAR, DELETE, DROP, INSERT, Change, decode_changes
 from protocol.errors import MalformedMessage
 from protocol.folding import Fold
-from protocol.frames import Record, decode_records
+from protocol.frames import decode_records
 from protocol.limits import PROTOCOL_VERSION, SESSION_SILENCE
 from protocol.messages import Confirm, Delta, Open, Refused, RefusedCode
 
@@ -171,17 +171,17 @@ class Namespace:
             self.gap = True
             return False
         run = decode_run(delta, parts)
-        if self.snapshot_wanted and not _is_snapshot(run[0][1]):
+        if self.snapshot_wanted and not _is_snapshot(run[0][2]):
             self.gap = True
             return False
         folds = pending.touch(self.name, now)
         if self.snapshot_wanted:
-            self._drop_missing(run[0][1], folds)
-        for record, changes in run:
-            if record.seq > self.applied:
+            self._drop_missing(run[0][2], folds)
+        for base, seq, changes in run:
+            if seq > self.applied:
                 self.apply(changes, folds)
-                self.received += record.seq - max(record.base, self.applied)
-                self.applied = record.seq
+                self.received += seq - max(base, self.applied)
+                self.applied = seq
         self.ts_last, self.gap, self.closed = ts, False, False
         return True
 
@@ -226,19 +226,21 @@ class Namespace:
         self.accepted = self.snapshot_wanted = self.snapshot_told = False
 
 
-def decode_run(delta: Delta, parts: Sequence[bytes]) -> list[tuple[Record, list[Change]]]:
-    """The records of a delta with their changes: an unbroken run up to `delta.upto`. Raises `MalformedMessage`."""
-    run: list[tuple[Record, list[Change]]] = []
+def decode_run(delta: Delta, parts: Sequence[bytes]) -> list[tuple[int, int, list[Change]]]:
+    """(base, seq, changes) of each record of a delta: an unbroken run up to `delta.upto`. Raises `MalformedMessage`."""
+    run: list[tuple[int, int, list[Change]]] = []
+    last = None
     for part in parts:
         for record in decode_records(part):
-            joins = record.base == run[-1][0].seq if run else 0 <= record.base <= delta.base < record.seq
-            if not joins or record.span < 1 or not 0 < record.epoch <= delta.epoch:
-                raise MalformedMessage(
-                    f"record {record.base}..{record.seq} of epoch {record.epoch} does not fit in {delta}",
-                    record.payload,
-                )
-            run.append((record, decode_changes(record.payload)))
-    if not run or run[-1][0].seq != delta.upto:
+            seq, epoch, span, payload = record
+            base = seq - span
+            joins = base == last if last is not None else 0 <= base <= delta.base < seq
+            if not joins or span < 1 or not 0 < epoch <= delta.epoch:
+                text = f"record {base}..{seq} of epoch {epoch} does not fit in {delta}"
+                raise MalformedMessage(text, payload)
+            run.append((base, seq, decode_changes(payload)))
+            last = seq
+    if last != delta.upto:
         raise MalformedMessage(f"the records do not reach {delta.upto}", b"")
     return run
 

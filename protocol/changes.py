@@ -75,11 +75,19 @@ def decode_changes(payload: bytes | memoryview) -> list[Change]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"no changes: {error}", bytes(payload)) from None
     for op, name, key, value in changes:
+        if name in _seen_names and (op == REPLACE or op == INSERT) and value and is_key(key):
+            continue  # what nearly all are
         if op not in OP_NAMES or not is_map_name(name):
             raise MalformedMessage(f"no change: op {op!r} on map {name!r}", bytes(payload))
         if (op <= DELETE) != is_key(key) or (op <= REPLACE) != bool(value):
             raise MalformedMessage(f"{OP_NAMES[op]} of map {name!r}: bad key or value", bytes(payload))
+        if len(_seen_names) < _KEPT_NAMES:
+            _seen_names.add(name)
     return changes
+
+
+_seen_names: set[str] = set()  # good ones, so that each is looked at once; bounded, as a peer may send any
+_KEPT_NAMES = 10_000
 
 
 def apply_change(target: dict[bytes, bytes], op: int, key: bytes, value: bytes) -> None:

@@ -14,7 +14,6 @@ All numbers are little endian. A delta message carries the bytes of a run of rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
@@ -62,12 +61,20 @@ def record_at(data: memoryview, offset: int) -> Record | None:
     return Record(seq, epoch, span, bytes(data[offset + HEADER_BYTES : end]))
 
 
-def decode_records(data: bytes | memoryview) -> Iterator[Record]:
+def decode_records(data: bytes) -> list[Record]:
     """All records of a message part. Raises `MalformedMessage` at the first that is cut or fails its CRC."""
-    view, offset = memoryview(data), 0
-    while offset < len(view):
-        record = record_at(view, offset)
-        if record is None:
-            raise MalformedMessage(f"no record at byte {offset}", bytes(view[offset : offset + HEADER_BYTES]))
-        yield record
-        offset += record_bytes(len(record.payload))
+    records, offset, size = [], 0, len(data)
+    while offset < size:
+        end = start = offset + HEADER_BYTES
+        if start <= size:
+            crc, length, seq, epoch, span = _HEADER(data, offset)
+            end = start + length
+        if end > size or start > size or crc != crc32(data[offset + 4 : end]):
+            raise MalformedMessage(f"no record at byte {offset}", data[offset:start])
+        records.append(_record((seq, epoch, span, data[start:end])))
+        offset = (end + ALIGNMENT - 1) & -ALIGNMENT
+    return records
+
+
+_HEADER = Struct("<IIQII").unpack_from  # all of it at once
+_record = Record._make
