@@ -75,7 +75,7 @@ def decode_changes(payload: bytes | memoryview) -> list[Change]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"no changes: {error}", bytes(payload)) from None
     for op, name, key, value in changes:
-        if name in _seen_names and (op == REPLACE or op == INSERT) and value and is_key(key):
+        if name in _seen_names and INSERT <= op <= REPLACE and value and is_key(key):
             continue  # what nearly all are
         if op not in OP_NAMES or not is_map_name(name):
             raise MalformedMessage(f"no change: op {op!r} on map {name!r}", bytes(payload))

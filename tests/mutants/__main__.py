@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
+
+import psutil
 
 from tests.mutants.tables import ALL_MUTANTS, Mutant
 
@@ -126,7 +129,18 @@ def _pytest(tree: Path, targets: Sequence[str]) -> subprocess.CompletedProcess[s
     """Run tests in a tree. Raises subprocess.TimeoutExpired."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE", *targets]
     env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=TIME_LIMIT)
+    try:
+        return subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=TIME_LIMIT)
+    finally:
+        _end_leftovers(tree)
+
+
+def _end_leftovers(tree: Path) -> None:
+    """Kill what runs the code of `tree`: where supervision is broken, its tests leave processes behind."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PYTHONPATH") == str(tree):
+                process.kill()
 
 
 def _give_up(target: str, done: subprocess.CompletedProcess[str]) -> str:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tests.mutants.__main__ import ROOT, broken
+from tests.mutants.__main__ import ROOT, _end_leftovers, broken
 from tests.mutants.tables import ALL_MUTANTS, Mutant
+from tests.waiting import LONG
 
 
 @pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
@@ -19,3 +26,18 @@ def test_each_mutant_still_finds_its_place_and_its_tests(mutant: Mutant) -> None
 def test_names_say_which_mutant_is_meant() -> None:
     names = [mutant.name for mutant in ALL_MUTANTS]
     assert len(set(names)) == len(names)
+
+
+def test_what_a_mutant_leaves_running_is_ended_and_nothing_else(tmp_path: Path) -> None:
+    ours, others = (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, env={**os.environ, "PYTHONPATH": path})
+        for path in (str(tmp_path), str(tmp_path / "other"))
+    )
+    try:
+        _end_leftovers(tmp_path)
+        assert ours.wait(LONG) == -signal.SIGKILL
+        assert others.poll() is None
+    finally:
+        for process in (ours, others):
+            process.kill()
+            process.communicate()
