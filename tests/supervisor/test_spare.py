@@ -110,7 +110,7 @@ def test_a_spare_that_can_not_import_is_said_once_and_the_strategy_is_started_wi
 def test_a_library_that_imports_the_strategy_makes_no_spare(data_dir: Path) -> None:
     (data_dir / "lib").mkdir()
     (data_dir / "lib" / "helpful.py").write_text("import bot")
-    path = f"{data_dir}{os.pathsep}{data_dir / 'lib'}"
+    path = os.pathsep.join([str(data_dir), str(data_dir / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])])
     with supervised(data_dir, preload=["helpful"], env={"PYTHONPATH": path}) as supervisor:
         pid = supervisor.wait_for("a", "running").pid
         wait_until(lambda: "spare failed" in supervisor.happenings("a"))
