@@ -30,8 +30,10 @@ chaos: $(VENV)/.ready      ## 1,000 kills of real processes, and the demo's verd
 prove: $(VENV)/.ready      ## the whole crash laboratory, to its long bounds; SEED=n repeats a run
 	@$(BIN)/python -m tests.lab $(if $(SEED),--seed $(SEED))
 
-$(VENV)/.bench: $(VENV)/.ready
+$(VENV)/.bench: $(VENV)/.ready benchmarks/supervisord.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@test -x $(VENV)/supervisord/bin/python || $(PYTHON) -m venv $(VENV)/supervisord
+	@$(VENV)/supervisord/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/supervisord.txt
 	@touch $@
 
 bench: $(VENV)/.bench      ## beside every peer: tables, plots and figures in bench-run

@@ -18,6 +18,7 @@ Who = tuple[str, str]
 OURS, SYNCED = ("Outlive", ""), ("Outlive + sync()", "")
 LMDB = ("LMDB nosync", "")
 FLOOR = ("floor: pwrite + fdatasync", "")
+KILLED = ("Outlive", "10 records")
 MILLION = "1,000,000 records"
 
 
@@ -102,6 +103,12 @@ BUDGET = [
         ("pickle.load", MILLION), 2.0,
     ),
     Line("its memory, above 40 MB", "recovery_server", ("Outlive", MILLION), "overhead", None, 2.0),
+    Line("a killed strategy's first put, with a spare: p50, ms", "restart", KILLED, "p50", None, 40),
+    Line("a killed strategy's first put, with a spare: p99, ms", "restart", KILLED, "p99", None, 150),
+    Line(
+        "the same without a spare: ms more than the worker's own start", "restart",
+        ("Outlive without a spare", "10 records"), "beyond", None, 30,
+    ),
     Line(
         "a change in a map of 1,000,000", "growth_keys", ("Outlive", "1,000,000 keys"), "p50",
         ("Outlive", "1,000 keys"), 1.5,
@@ -109,6 +116,14 @@ BUDGET = [
     Line(
         "the same until durable", "growth_keys", ("Outlive", "1,000,000 keys"), "lag p50",
         ("Outlive", "1,000 keys"), 1.5,
+    ),
+    Line(
+        "a change beside 199 other bots", "growth_workers", ("Outlive", "200 workers"), "p50",
+        ("Outlive", "1 worker"), 1.5,
+    ),
+    Line(
+        "the same until durable", "growth_workers", ("Outlive", "200 workers"), "lag p50",
+        ("Outlive", "1 worker"), 1.5,
     ),
     _troubled("stopped"),
     _troubled("down"),

@@ -57,10 +57,10 @@ class Child:
         if (said := self._line()) != READY:
             raise RuntimeError(f"a child should be ready, and says {said!r}")
 
-    def go(self) -> None:
-        """Let it go on to its next `yield`."""
+    def go(self, **wanted: Any) -> None:
+        """Let it go on to its next `yield`; what is wanted of it is what this one gives."""
         assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
+        self._process.stdin.write(json.dumps(wanted) + "\n")
         self._process.stdin.flush()
 
     def result(self) -> Any:
@@ -89,8 +89,8 @@ def _serve(found: Any) -> None:
     try:
         next(found)
         print(READY, flush=True)
-        for _ in sys.stdin:
-            print(json.dumps(next(found)), flush=True)
+        for line in sys.stdin:
+            print(json.dumps(found.send(json.loads(line))), flush=True)
     finally:
         found.close()
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = ["outlive", "pyzmq", "msgspec", "lmdb", "rocksdict", "diskcache", "sqlitedict"]
+from benchmarks.managers import supervisord_command, supervisord_version
+
+PACKAGES = ["outlive", "pyzmq", "msgspec", "lmdb", "rocksdict", "diskcache", "sqlitedict", "circus"]
 SECTOR = 512  # bytes, whatever the device says
 IN_MEMORY = {"tmpfs", "ramfs"}
 
@@ -28,6 +30,7 @@ def facts(folder: str) -> dict[str, str]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "redis": _redis(),
+        "supervisord": _supervisord(),
     }
     return found | {name: _version(name) for name in PACKAGES}
 
@@ -78,3 +81,8 @@ def _redis() -> str:
         return "not installed"
     said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True).stdout.split()
     return next((word[2:] for word in said if word.startswith("v=")), "unknown")
+
+
+def _supervisord() -> str:
+    command = supervisord_command()
+    return supervisord_version(command) if command else "not installed"

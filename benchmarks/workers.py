@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from benchmarks.machine import bytes_written
@@ -211,6 +212,33 @@ def keep_large_map(folder: str, namespace: str, count: int) -> Iterator[Any]:
             state.map("kept")["the-key"] = order_dict(n)
             state.flush(PATIENCE)
             yield n
+
+
+# Many bots
+
+
+def hold_sessions(folder: str, name: str) -> Generator[int, dict[str, Any], None]:
+    """A process of several bots: as many sessions as it is told to have, and changes spread over them.
+
+    A step is told either `sessions`, or `pause` (ns between two changes) and `seconds`.
+    """
+    held: list[Session] = []
+    try:
+        wanted = yield 0
+        while True:
+            while len(held) > wanted.get("sessions", len(held)):
+                held.pop().close(PATIENCE)
+            for n in range(len(held), wanted.get("sessions", len(held))):
+                held.append(connect(f"{name}-{n}", data_dir=folder, timeout=PATIENCE))
+                held[-1].map("kept")["started"] = order_dict(n)
+                held[-1].flush(PATIENCE)
+            if "pause" in wanted and held:
+                load = ((held[n % len(held)].map("kept"), order_dict(n)) for n in itertools.count())
+                paced(lambda kept, value: kept.__setitem__("key", value), load, wanted["pause"], wanted["seconds"])
+            wanted = yield len(held)
+    finally:
+        for state in held:
+            state.close(PATIENCE)
 
 
 # Quiet

@@ -19,6 +19,7 @@ from benchmarks.values import SIZES, Item, blob, items, key_names, order_dict, r
 
 KEYS, QUICK_KEYS = (1_000, 100_000, 1_000_000), (1_000, 10_000)
 PAUSE = 1_000_000  # ns between the puts whose cost is compared
+COST_AND_LAG = {"p50": "µs", "p99": "µs", "lag p50": "µs until durable", "lag p99": "µs until durable"}
 VALUES_AT_ONCE = 8 * 2**20  # bytes of different values of one size
 
 
@@ -32,11 +33,10 @@ def growth_keys(bench: Bench) -> Iterator[Table]:
             rows.append(row_of(kind, f"{count:,} keys"))
             if peer is not None:
                 _fill(peer, count)
-                contestants.append(Contestant(rows[-1], partial(_change, peer, _changes(bench, count), bench)))
+                contestants.append(Contestant(rows[-1], partial(change, peer, _changes(bench, count), bench)))
         contest(contestants, bench.rounds)
-    units = {"p50": "µs", "p99": "µs", "lag p50": "µs until durable", "lag p99": "µs until durable"}
     title = "one of the map's keys changed every ms, and how soon 10,000 changes a second are durable"
-    yield Table(name="growth_keys", title=title, units=units, grows="keys", rows=rows)
+    yield Table(name="growth_keys", title=title, units=COST_AND_LAG, grows="keys", rows=rows)
 
 
 def _fill(peer: Peer, count: int) -> None:
@@ -55,7 +55,8 @@ def _changes(bench: Bench, count: int) -> list[Item]:
     return [(name, order_dict(n)) for n, name in enumerate(names)]
 
 
-def _change(peer: Peer, puts: Sequence[Item], bench: Bench) -> dict[str, float]:
+def change(peer: Peer, puts: Sequence[Item], bench: Bench) -> dict[str, float]:
+    """What a put costs, and how soon puts are durable where that can be seen."""
     found = summary(paced(peer.put, puts, PAUSE, bench.pick(1.0, 0.1)))
     peer.settle()
     if isinstance(peer, Outlive):

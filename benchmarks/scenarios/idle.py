@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-from benchmarks.child import ROOT
+from benchmarks.managers import Manager, outlive
 from benchmarks.measure import Contestant, contest
 from benchmarks.results import Row, Table, our_row
 from benchmarks.scenarios.base import Bench
@@ -41,32 +38,17 @@ Groups = Mapping[str, Sequence[psutil.Process]]
 
 def idle(bench: Bench) -> Iterator[Table]:
     """What everything costs while nothing happens, with ten quiet strategies."""
-    with bench.folder() as folder, _running(folder) as supervisor:
+    bots = (BOT.format(n=n, python=sys.executable) for n in range(BOTS))
+    with bench.folder() as folder, outlive(folder, CONFIGURATION + "".join(bots)) as manager:
         _await_bots(folder)
         time.sleep(bench.pick(CALM, 0.5))
-        everyone = _everyone(supervisor)
+        everyone = _everyone(manager)
         rows = {group: our_row(group) for group in everyone}
         shares = Contestant(Row(name="all"), lambda: _shares(everyone, rows, bench.pick(10.0, 1.0)))
         contest([shares], bench.pick(3, 1))
     title = f"a supervisor, a persistence process and {BOTS} strategies that do nothing"
     units = {"cpu": "% of a core", "memory": "MiB of their own"}
     yield Table(name="idle", title=title, units=units, lead="cpu", rows=list(rows.values()))
-
-
-@contextmanager
-def _running(folder: str) -> Iterator[psutil.Process]:
-    """`outlive run` with ten quiet bots."""
-    bots = (BOT.format(n=n, python=sys.executable) for n in range(BOTS))
-    path = Path(folder, "outlive.toml")
-    path.write_text(CONFIGURATION + "".join(bots))
-    argv = [sys.executable, "-m", "supervisor", "run", str(path)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-    try:
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _await_bots(folder: str) -> None:
@@ -90,11 +72,11 @@ def _sessions(data_dir: str) -> int:
     return sum(namespace.session == "open" for namespace in report.namespaces)
 
 
-def _everyone(supervisor: psutil.Process) -> Groups:
-    children = supervisor.children(recursive=True)
+def _everyone(supervisor: Manager) -> Groups:
+    children = supervisor.family()
     persistence = [child for child in children if "persistence_proc" in child.cmdline()]
     bots = [child for child in children if child not in persistence]
-    groups = {"supervisor": [supervisor], "persistence process": persistence, f"{BOTS} strategies": bots}
+    groups = {"supervisor": [supervisor.process], "persistence process": persistence, f"{BOTS} strategies": bots}
     return {**groups, "all": [process for group in groups.values() for process in group]}
 
 
