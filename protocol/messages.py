@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import accumulate
 from typing import TypeAlias
 
 import msgspec
@@ -297,7 +298,5 @@ def decode_items(parts: Sequence[bytes | memoryview], entries: int) -> tuple[byt
 
 
 def _slices(values: bytes | memoryview, sizes: array[int]) -> Iterator[bytes]:
-    at = 0
-    for size in sizes:
-        yield bytes(values[at : at + size])
-        at += size
+    ends = list(accumulate(sizes, initial=0))
+    return map(bytes(values).__getitem__, map(slice, ends, ends[1:]))
