@@ -44,7 +44,7 @@ log = logging.getLogger("outlive")
 WINDOW_BYTES = 4 * 2**20  # handed to the socket and not yet applied; small against a server's appetite for a second
 MESSAGE_BYTES = 256 * 2**10  # one delta; big enough that its overhead vanishes
 QUICKEST, IDLEST = 0.001, 0.04  # seconds between looks at the outbox: under traffic, and after a quiet while
-ASLEEP = 0.5  # seconds between looks at the sockets while everything is durable; the next change ends it at once
+ASLEEP = 1.0  # seconds between looks at the sockets while everything is durable; the next change ends it at once
 BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that died is noticed this soon
 PATIENCE = 0.5  # seconds over the asked wait until a reply counts as lost
 HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing is shipped
@@ -173,7 +173,7 @@ class Pump:
                 continue
             pause = QUICKEST if moved else min(pause * 1.5, IDLEST)
             moved = self._listen(client, pause) or moved
-            if moved:
+            if moved and self._durable < self._outbox.seq:
                 pause = QUICKEST
             self._keep_house(moved)
 
@@ -227,6 +227,8 @@ class Pump:
         saying_goodbye = self._leaving.is_set() and not self._left.is_set()
         if client.waiting:
             if now < self._answer_due and (self._said_goodbye or not saying_goodbye):
+                return
+            if client.has_reply():  # it came while we slept
                 return
             client.abandon()
         session = self._session

@@ -43,6 +43,10 @@ class RequestClient:
         except zmq.Again:
             pass
 
+    def has_reply(self) -> bool:
+        """Whether `receive` would not have to wait."""
+        return bool(self.socket.poll(0))
+
     def receive(self) -> tuple[Reply, list[bytes]]:
         """The reply that has come, and the parts behind it. Raises `MalformedMessage`."""
         head, *parts = self.socket.recv_multipart()

@@ -110,6 +110,9 @@ class Wire:
         if self._network.up:
             self._network.requests.append((address, encode(request)))
 
+    def has_reply(self) -> bool:
+        return bool(self.replies)
+
     def take_reply(self) -> tuple[Reply, Message] | None:
         if not self.replies:
             return None
