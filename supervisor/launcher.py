@@ -2,16 +2,20 @@
 
 The kernel is asked to send SIGKILL when the parent's thread ends (that setting survives an exec), then the parent is
 looked at once more (it may have died before), then the program takes this process over: same pid, clean signals.
-Only the standard library is imported: this runs before every start of every program.
+This runs before every start of every program, so it imports as little as it can: `signal` and `typing` alone would take
+longer than all the rest.
 """
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # what `signal` wraps in enums
 import ctypes
 import os
-import signal
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _NOT_STARTED = 127
@@ -35,7 +39,7 @@ def die_with(parent: int) -> None:
     """Be killed when process `parent` ends. Exits if it already has."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
             print("outlive: no parent-death signal: an orphan is found at the next start only", file=sys.stderr)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
