@@ -93,7 +93,7 @@ def _worker_rows(bench: Bench, kind: str, count: int) -> list[Row]:
             for row, peer in zip(rows, peers, strict=True):
                 if not row.missing:
                     contestants.append(_reader(row, peer, others, kind, count))
-            contest(contestants, bench.pick(5, 1))
+            contest(contestants, bench.pick(5 if count <= WITH_PEERS else 2, 1))
     return [ours, plain, *rows]
 
 
