@@ -31,7 +31,7 @@ KILLS = 1000
 
 
 class Part(NamedTuple):
-    """One part: what it is about, and the arguments behind `python -m`. `SEED` and `TALLY` are filled in."""
+    """One part: what it is about, and the arguments behind `python -m`. `SEED`, `TALLY`, `TABLE` are filled in."""
 
     name: str
     about: str
@@ -49,7 +49,11 @@ PARTS = [  # the longest first, so that both lanes end at about the same time
         "real processes, SIGKILL at any time and at named points",
         ("tests.chaos", "--kills", str(KILLS), "--seed", "SEED", "--tally", "TALLY"),
     ),
-    Part("mutants", "the code broken in one place at a time", ("tests.mutants", "--lanes", "1", "--tally", "TALLY")),
+    Part(
+        "mutants",
+        "the code broken in one place at a time",
+        ("tests.mutants", "--lanes", "1", "--tally", "TALLY", "--table", "TABLE"),
+    ),
     _pytest("resources", "full disks, no descriptors, clock jumps, an hour's traffic"),
     _pytest("model", "every interleaving of the protocol, within bounds"),
     _pytest("crash", "a disk that forgets, at every call"),
@@ -77,7 +81,7 @@ class Runner:
 
     def run(self, part: Part) -> Outcome:
         tally, output = self._folder / f"{part.name}.tally", self._folder / f"{part.name}.log"
-        filled = {"SEED": str(self._seed), "TALLY": str(tally)}
+        filled = {"SEED": str(self._seed), "TALLY": str(tally), "TABLE": str(self._folder / f"{part.name}.md")}
         command = [sys.executable, "-m", *(filled.get(word, word) for word in part.arguments)]
         began = time.monotonic()
         with open(output, "wb") as log:
@@ -133,8 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {options.seed}: again with  python -m tests.lab --seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
         outcomes = list(_run_all(Runner(options.seed, Path(folder)), parts))
-    if options.table:
-        options.table.write_text(table(options.seed, outcomes))
+        if options.table:  # with those of the parts that have one of their own
+            tables = [table(options.seed, outcomes), *(one.read_text() for one in sorted(Path(folder).glob("*.md")))]
+            options.table.write_text("\n".join(tables))
     red = [one.part.name for one in outcomes if one.code != 0]
     print(f"\nseed {options.seed}: " + (f"RED: {', '.join(red)}" if red else f"all {len(outcomes)} parts green"))
     return 1 if red else 0
