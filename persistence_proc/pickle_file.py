@@ -30,6 +30,8 @@ from protocol.errors import Damaged
 MAGIC = b"outlive-pickle-1"
 SLICE = 1000
 """Items joined for one write: small enough that other threads wait for milliseconds only."""
+SYNC_EVERY = 2 * 2**20
+"""Bytes of a file after which it is synced: a commit of the journal waits behind all that is on its way to the disk."""
 
 _HEAD = b"\x80\x05\x8c\x06pickle\x8c\x05loads\x93\x940}"
 _STOP = b"."
@@ -142,11 +144,14 @@ def load_map(disk: Disk, path: str) -> LoadedMap:
 def _write(disk: Disk, path: str, items: Iterable[tuple[bytes, bytes]], count: int, trailer: Trailer) -> SavedFile:
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        crc, size = 0, 0
+        crc, size, synced = 0, 0, 0
         for chunk in _chunks(items, count, trailer):
             crc = crc32(chunk, crc)
             size += len(chunk)
             disk.write(fd, chunk)
+            if size - synced >= SYNC_EVERY:
+                disk.fdatasync(fd)
+                synced = size
         disk.write(fd, _U32.pack(crc))
         disk.fsync(fd)
     finally:

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from persistence_proc.paths import current_path, previous_path
-from persistence_proc.pickle_file import SLICE, TRAILER_BYTES, LoadedMap, SavedFile, Trailer, load_map, save_map
+from persistence_proc.pickle_file import (
+    SLICE,
+    SYNC_EVERY,
+    TRAILER_BYTES,
+    LoadedMap,
+    SavedFile,
+    Trailer,
+    load_map,
+    save_map,
+)
 from protocol.disk import Disk
 from protocol.errors import Damaged
 from protocol.keys import decode_key, encode_key
@@ -129,6 +138,29 @@ def test_a_freshly_kept_generation_that_is_still_the_same_file_does_no_harm(tmp_
     save(tmp_path, dumped({"lsn": 2}), 2)
     assert load_map(Disk(), previous_path(str(tmp_path), "m")).trailer.lsn == 1
     assert sorted(os.listdir(tmp_path)) == ["m.pkl", "m.prev.pkl"]
+
+
+class CountingDisk(Disk):
+    """Knows how many written bytes were left to a sync at most."""
+
+    def __init__(self) -> None:
+        self.unsynced = self.most = 0
+
+    def write(self, fd: int, data: bytes | memoryview) -> None:
+        self.unsynced += len(data)
+        self.most = max(self.most, self.unsynced)
+        super().write(fd, data)
+
+    def fdatasync(self, fd: int) -> None:
+        self.unsynced = 0
+        super().fdatasync(fd)
+
+
+def test_a_large_file_leaves_little_to_any_sync(tmp_path: Path) -> None:
+    disk, items = CountingDisk(), {encode_key(n): bytes(1_000) for n in range(5 * SLICE)}
+    save_map(disk, str(tmp_path), "m", items.items(), len(items), Trailer(STORE, "bot", "m", 3, 7), lambda: None)
+    assert disk.most < SYNC_EVERY + 2 * SLICE * 1_000
+    assert load(tmp_path).items == items
 
 
 class Stopped(BaseException):
