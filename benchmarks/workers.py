@@ -105,7 +105,7 @@ def _threads(puts: list[Put], seconds: float) -> list[int]:
     times: list[list[int]] = [[] for _ in puts]
 
     def work(n: int) -> None:
-        load = [(f"{n}-{key}", value) for key, value in items(order_dict, 1_000)] * 100
+        load = [(f"{n}-{key}", value) for key, value in items(order_dict, 4_000)] * 25  # never what is there already
         times[n] = list(tight(puts[n], load, seconds))
 
     running = [threading.Thread(target=work, args=(n,)) for n in range(len(puts))]
