@@ -106,8 +106,11 @@ def boot_mark(boot_id: str) -> bytes:
 
 def write_mark(mapping: memoryview, offset: int, value: int) -> None:
     """Store a mark through the mapping."""
-    raw = _VALUE.pack(value)
-    mapping[offset : offset + _MARK.size] = _MARK.pack(value, crc32(raw), 0)
+    mapping[offset : offset + _MARK.size] = encode_mark(value)
+
+
+def encode_mark(value: int) -> bytes:
+    return _MARK.pack(value, crc32(_VALUE.pack(value)), 0)
 
 
 def read_mark(data: memoryview, offset: int) -> int:

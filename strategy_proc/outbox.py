@@ -35,7 +35,7 @@ from protocol.outbox_files import (
     read_outbox,
     segment_number,
 )
-from protocol.segments import ACKED_AT, RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT, SegmentHead, boot_mark, write_mark
+from protocol.segments import ACKED_AT, RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT, SegmentHead, boot_mark
 from strategy_proc.outbox_chain import SegmentChain
 from strategy_proc.outbox_lock import OutboxLock
 from strategy_proc.outbox_reader import OutboxReader
@@ -133,7 +133,10 @@ class Outbox(SegmentChain):
             self._make_room(end - start)
             return self.append(payload)
         body = _pack_body(length, seq, self._epoch, 1) + payload
-        segment.mapping[start : start + HEADER_BYTES + length] = _pack_crc(crc32(body)) + body
+        if start < segment.clean_to:
+            segment.put_clean(self._disk, start, _pack_crc(crc32(body)) + body)
+        else:
+            segment.mapping[start : start + HEADER_BYTES + length] = _pack_crc(crc32(body)) + body
         self.tail = (segment, end, seq)
         if self.doorbell is not None:
             self.ring()
@@ -189,13 +192,13 @@ class Outbox(SegmentChain):
         """Before it is handed to a socket: from now on everything up to `seq` may have been seen."""
         if seq > self.shipped:
             self.shipped = seq
-            write_mark(self.tail[0].view, SHIPPED_AT, seq)
+            self.tail[0].mark(self._disk, SHIPPED_AT, seq)
 
     def mark_acked(self, seq: int) -> None:
         """Everything up to `seq` is durable in the persistence process."""
         if seq > self.acked:
             self.acked = seq
-            write_mark(self.tail[0].view, ACKED_AT, seq)
+            self.tail[0].mark(self._disk, ACKED_AT, seq)
 
     def replace_all(self, base: int, payload: bytes | Sequence[bytes], store_id: bytes = b"") -> None:
         """Let one record (base, seq + 1] of these changes stand for everything recorded so far. Raises OSError.

@@ -20,7 +20,7 @@ from protocol.disk import Disk
 from protocol.errors import SyncFailed
 from protocol.frames import Record
 from protocol.limits import MAX_FOLD_BYTES
-from protocol.segments import ACKED_AT, RECORDS_AT, SYNCED_AT, write_mark
+from protocol.segments import ACKED_AT, RECORDS_AT, SYNCED_AT
 from strategy_proc.compaction import fold_records
 from strategy_proc.outbox_segment import Marks, OpenSegment, OutboxFolder
 
@@ -91,9 +91,9 @@ class SegmentChain:
         for segment, upto in [*((s, s.end) for s in self._older(active)), (active, end)]:
             if segment.synced_end < upto:
                 self._sync_one(segment)
-                segment.synced_end = upto
+                segment.note_synced(upto)
         self.synced = seq
-        write_mark(active.view, SYNCED_AT, seq)
+        active.mark(self._disk, SYNCED_AT, seq)
 
     def _sync_one(self, segment: OpenSegment) -> None:
         if segment.poisoned:
@@ -181,7 +181,7 @@ class SegmentChain:
         sealed = self._older(active)
         waiting = sum(self._acked_durably < s.last <= acked for s in sealed)
         if waiting > 1 and not active.poisoned:  # one is usual: it waits for the next spare, which says it
-            write_mark(active.view, ACKED_AT, acked)
+            active.mark(self._disk, ACKED_AT, acked)
             self._sync_one(active)
             self._acked_durably = acked
         for segment in sealed:

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from protocol.disk import Disk
 from protocol.errors import Damaged
-from protocol.frames import BODY, HEADER_BYTES, Record, encode_record, record_at, record_bytes
+from protocol.frames import BODY, CRC, HEADER_BYTES, Record, encode_record, record_at, record_bytes
 from protocol.outbox_files import segment_path
-from protocol.segments import ACKED_AT, RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT, SegmentHead, write_mark
+from protocol.segments import ACKED_AT, RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT, SegmentHead, encode_mark, write_mark
 
 _KEPT_FOR_REUSE = 2  # one to become the next spare and one in reserve
 _DAMAGED_MAPPING = "This machine is failing; what was acknowledged is safe in the persistence process."
@@ -35,7 +35,9 @@ class Marks(NamedTuple):
 class OpenSegment:
     """A mapped segment file. Of the one that is appended to, `end` and `last` are kept by the outbox."""
 
-    __slots__ = ("base", "capacity", "end", "fd", "last", "mapping", "path", "poisoned", "synced_end", "view")
+    __slots__ = (
+        "base", "capacity", "clean_to", "end", "fd", "last", "mapping", "path", "poisoned", "synced_end", "view",
+    )  # fmt: skip
 
     def __init__(self, path: str, fd: int, mapping: mmap.mmap) -> None:
         self.path, self.fd, self.mapping = path, fd, mapping
@@ -43,7 +45,35 @@ class OpenSegment:
         self.capacity = len(mapping)
         self.base = self.last = 0  # covers (base, last]
         self.end = self.synced_end = RECORDS_AT
+        self.clean_to = 0  # a record that begins before this, in the page where a sync ended, is stored by `put_clean`
         self.poisoned = False  # a sync of it has failed: its pages may be clean and yet not on the medium
+
+    def note_synced(self, end: int) -> None:
+        """Everything up to `end` was synced, and every page is clean."""
+        self.synced_end = end
+        self.clean_to = (end // mmap.PAGESIZE + 1) * mmap.PAGESIZE
+
+    def put_clean(self, disk: Disk, offset: int, record: bytes) -> None:
+        """Store a record where a sync has left the page clean. Ctrl-C behind it leaves none: the caller has none."""
+        try:
+            self._store(disk, offset, record)
+        except BaseException:
+            self.mapping[offset : offset + CRC.size] = bytes(CRC.size)
+            raise
+
+    def mark(self, disk: Disk, offset: int, seq: int) -> None:
+        """Store a mark."""
+        if self.clean_to:
+            self._store(disk, offset, encode_mark(seq))
+        else:
+            write_mark(self.view, offset, seq)
+
+    def _store(self, disk: Disk, offset: int, data: bytes) -> None:
+        """See `Disk.store`. What the file refuses, the mapping takes."""
+        try:
+            disk.store(self.fd, self.mapping, data, offset)
+        except OSError:
+            self.mapping[offset : offset + len(data)] = data
 
     def walk(self, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
         """(offset behind it, base, seq) of each record from `offset` on. Cost is O(1) each."""
@@ -126,6 +156,7 @@ class OutboxFolder:
             self.give_up(segment)
             raise
         segment.end = segment.synced_end = RECORDS_AT
+        segment.clean_to = 0
         return segment
 
     def warm(self, segment: OpenSegment) -> None:

@@ -191,6 +191,11 @@ class MemoryDisk(Disk):
             self._mappings.append((file, mapping))
             return mapping
 
+    def store(self, fd: int, mapping: mmap.mmap, data: bytes, offset: int) -> None:
+        with self._lock:
+            self._call("store", self._open[fd][1])
+            mapping[offset : offset + len(data)] = data
+
     # Making durable
 
     def fsync(self, fd: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import sys
 import threading
@@ -43,6 +44,57 @@ def fill(outbox: Outbox) -> None:
 def test_what_was_appended_is_there_after_a_kill(lives: Lives) -> None:
     put(lives.start(), 10)
     assert seqs(lives.read().records) == list(range(1, 11))
+
+
+def test_what_is_appended_behind_a_sync_is_there_after_a_kill_and_is_synced_by_the_next(lives: Lives) -> None:
+    outbox = lives.start()
+    for count in (1, 30, 1, 1, 400):  # within a page, over its end, and over many
+        put(outbox, count)
+        outbox.sync()
+    put(outbox, 2)
+    assert seqs(lives.read().records) == list(range(1, 436))
+    assert outbox.synced == 433
+
+
+def test_behind_a_sync_a_change_meets_no_page_that_must_be_made_writable(lives: Lives) -> None:
+    outbox, stored = lives.start(), []
+    put(outbox)
+    outbox.sync()
+    end = outbox.tail[1]
+    lives.disk.store = lambda fd, mapping, data, at: stored.append(at)  # type: ignore[method-assign]
+    put(outbox)
+    assert stored == [end]
+
+
+def test_a_store_that_the_file_refuses_goes_through_the_mapping(lives: Lives) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    outbox = lives.start()
+    lives.disk.store = refuses  # type: ignore[method-assign]
+    for _ in range(3):
+        put(outbox)
+        outbox.sync()
+    assert seqs(lives.read().records) == [1, 2, 3]
+
+
+def test_ctrl_c_behind_a_store_leaves_no_record(lives: Lives) -> None:
+    outbox = lives.start()
+    put(outbox)
+    outbox.sync()
+    store = lives.disk.store
+
+    def struck(fd: int, mapping: mmap.mmap, data: bytes, at: int) -> None:
+        store(fd, mapping, data, at)
+        raise KeyboardInterrupt
+
+    lives.disk.store = struck  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        put(outbox)
+    assert seqs(lives.read().records) == [1]
+    lives.disk.store = store  # type: ignore[method-assign]
+    put(outbox)
+    assert seqs(lives.read().records) == [1, 2]
 
 
 def test_the_next_life_goes_on_behind_the_last_leftover(lives: Lives) -> None:
