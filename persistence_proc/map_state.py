@@ -63,7 +63,7 @@ class MapState:
         Redundant is judged against memory, that is durable state plus the batch in flight plus what is pending;
         against durable state alone a delete behind an unwritten put would be lost.
         """
-        old = self.base.get(key) if self._overlay is None else self.get(key)
+        old = self.get(key)
         if op == REPLACE and old is not None:
             if old == value:
                 return 0, False
