@@ -133,7 +133,7 @@ class Supervisor:
         undo.callback(self._close_hooks)
         self._stages = [[self._unit(program) for program in stage] for stage in programs]
         undo.callback(self._close_logs)
-        undo.callback(self._rotation.close)
+        undo.callback(self._end_rotation)
         follower = Follower()
         undo.callback(follower.close)
         self._selector = undo.enter_context(selectors.DefaultSelector())
@@ -158,6 +158,12 @@ class Supervisor:
         output = Output(program.name, log, self._console)
         policy = RestartPolicy(self._config.restart, self._clock)
         return Unit(program, policy, output, self._clock, self._chronicle.report)
+
+    def _end_rotation(self) -> None:
+        """A last look: nobody prints any more, and the next start may be far."""
+        for unit in self._units():
+            self._rotation.look(unit.output)
+        self._rotation.close()
 
     def _close_logs(self) -> None:
         for unit in self._units():

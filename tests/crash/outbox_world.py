@@ -12,6 +12,7 @@ import itertools
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -139,6 +140,10 @@ class World:
     @property
     def seq(self) -> int:
         return self._live.seq
+
+    @property
+    def tail(self) -> tuple[Any, int, int]:
+        return self._live.tail
 
     def append(self, payload: bytes) -> int:
         """As the outbox's, and it becomes the truth. Raises `OutboxFull`, nothing recorded."""

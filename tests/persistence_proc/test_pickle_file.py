@@ -158,7 +158,8 @@ class CountingDisk(Disk):
 
 def test_a_large_file_leaves_little_to_any_sync(tmp_path: Path) -> None:
     disk, items = CountingDisk(), {encode_key(n): bytes(1_000) for n in range(5 * SLICE)}
-    save_map(disk, str(tmp_path), "m", items.items(), len(items), Trailer(STORE, "bot", "m", 3, 7), lambda: None)
+    trailer = Trailer(STORE, "bot", "m", 3, 7)
+    save_map(disk, str(tmp_path), "m", items.items(), len(items), trailer, before_rename=lambda: None)
     assert disk.most < SYNC_EVERY + 2 * SLICE * 1_000
     assert load(tmp_path).items == items
 
