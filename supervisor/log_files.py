@@ -103,6 +103,8 @@ class ProgramLog:
             return position, b""
         try:
             at = max(position - self._gone, 0)
+            if at > os.fstat(self._fd).st_size:
+                at = 0  # somebody has emptied it, or it was begun anew
             return at + self._gone, os.pread(self._fd, limit, at)
         except OSError:
             return position, b""
@@ -129,8 +131,8 @@ class ProgramLog:
             return 0
         lost = 0
         try:
-            self._collapse(fd, os.fstat(fd).st_size - (self._keep + 2) * self._max_bytes)  # would fall out at once
-            while os.fstat(fd).st_size > self._max_bytes:
+            while (size := os.fstat(fd).st_size) > self._max_bytes:
+                self._collapse(fd, size - (self._keep + 2) * self._max_bytes)  # would fall out at once
                 lost += self._cut_once(fd)
             _reserve(fd, self._max_bytes)
         except OSError:
@@ -176,7 +178,9 @@ class ProgramLog:
         """Where nothing can be taken from the front: copy also what is behind `count`, and empty the file."""
         with self._cutting:
             kept = copied and self._keep > 0
-            count = _copy(fd, f"{self.path}.1", count) if kept else os.fstat(fd).st_size
+            size = os.fstat(fd).st_size
+            enough = size + self._max_bytes  # who prints faster than this copies would never let it end
+            count = _copy(fd, f"{self.path}.1", count, enough) if kept else size
             os.ftruncate(fd, 0)  # as soon after the last look for more as can be
             self._gone += count
         return 0 if copied else count

@@ -86,6 +86,38 @@ def test_where_a_file_can_not_be_cut_at_its_front_it_is_truncated(
     assert [int(line) for line in everything(tmp_path / "a.log").split()] == list(range(400))
 
 
+@pytest.mark.parametrize("collapses", [True, False])
+def test_a_log_stays_bounded_under_a_program_that_prints_faster_than_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collapses: bool
+) -> None:
+    piece, rounds, sizes = bytes(100_000), iter(range(30)), []
+    log = ProgramLog(str(tmp_path / "a.log"), max_bytes=50_000, keep=2)
+    really_copied = log_files._copy
+
+    def copy_while_it_prints(fd: int, path: str, start: int = 0, end: int | None = None) -> int:
+        if next(rounds, None) is not None:
+            os.write(log.ready(), piece)
+        sizes.append((tmp_path / "a.log").stat().st_size)
+        return really_copied(fd, path, start, end)
+
+    monkeypatch.setattr(log_files, "_copy", copy_while_it_prints)
+    if not collapses:
+        monkeypatch.setattr(log_files, "_fallocate", lambda *arguments: False)
+    os.write(log.ready(), piece)
+    log.cut()
+    assert max(sizes) <= 4 * 50_000 + 3 * len(piece)
+    assert (tmp_path / "a.log").stat().st_size <= 50_000
+
+
+def test_a_log_that_somebody_has_emptied_is_shown_from_its_beginning(tmp_path: Path) -> None:
+    log = ProgramLog(str(tmp_path / "a.log"), max_bytes=1_000_000, keep=2)
+    os.write(log.ready(), b"old\n" * 100)
+    position = log.end
+    os.truncate(tmp_path / "a.log", 0)
+    os.write(log.ready(), b"new\n")
+    assert log.read(position, 100) == (0, b"new\n")
+
+
 def test_on_a_full_disk_the_oldest_lines_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
