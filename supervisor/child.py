@@ -75,10 +75,7 @@ class Child:
 
     def has_ended(self) -> bool:
         """Whether it is dead, without reaping it."""
-        try:
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        except ChildProcessError:
-            return True
+        return has_ended(self.pid)
 
     def reap(self) -> int:
         """Its exit code, negative for a signal. Only when it has ended."""
@@ -143,6 +140,14 @@ def spawn(program: Program, output: int, spare: bool = False) -> Child:
 
 def _argv(program: Program, word: tuple[int, int] | None) -> list[str]:
     return [*program.argv, "--spare", str(word[0]), *program.preload] if word else program.argv
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child of ours is dead; it stays unreaped."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def open_pidfd(pid: int) -> int | None:

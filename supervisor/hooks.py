@@ -1,6 +1,7 @@
 """Tell somebody: a command or a webhook for each event that was asked for, beside the loop and never in its way.
 
-* A thread runs them one at a time, each in a process that is killed when its time is over.
+* A thread runs them one at a time, each in a process that is killed when its time is over. What it leaves in its
+  session ends with it.
 * Bounded in number: what happens again to the same program within `interval` is counted into one, and at most
   `_MOST` different ones wait. A hook that fails is one line in the log; it is not tried again, and stops nobody.
 * They end with the supervisor: a hook still at work a moment after its end is killed.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
+import selectors
 import subprocess
 import sys
 import threading
@@ -21,14 +22,19 @@ from queue import SimpleQueue
 
 import msgspec
 
+from supervisor.child import has_ended, open_pidfd
 from supervisor.events import Event
 from supervisor.hook_settings import HookSettings
 from supervisor.programs import OUR_PYTHON
+from supervisor.sessions import kill_session
 
 _MOST = 100
 _PATIENCE = 2.0
 """Seconds at the end for what waits: the reason of the end may be what it is about."""
 _LAST_LINE_BYTES = 4096
+_READ_BYTES = 1 << 16
+_LOOK = 0.05
+"""Seconds between looks where the kernel gives no pidfd."""
 _LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
 
 
@@ -128,12 +134,11 @@ class Hooks:
             )
         except (OSError, ValueError) as error:
             return str(error)
-        try:
-            _, errors = process.communicate(msgspec.json.encode(body), self._time_left())
-        except subprocess.TimeoutExpired:
+        _say(process, msgspec.json.encode(body))
+        in_time, errors = _wait(process, self._time_left())
+        errors += _end(process)
+        if not in_time:
             return f"killed after {self._settings.timeout:g} s"
-        finally:
-            _end(process)
         if process.returncode == 0:
             return ""
         lines = errors[-_LAST_LINE_BYTES:].decode("utf-8", "replace").split("\n")
@@ -146,17 +151,50 @@ class Hooks:
         return max(0.1, min(self._settings.timeout, self._closing_until - time.monotonic()))
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """It and what it has started, where that is still in its group."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+def _say(process: subprocess.Popen[bytes], body: bytes) -> None:
+    """Into a pipe that nobody has read yet: an event is smaller than it."""
+    assert process.stdin is not None
+    os.set_blocking(process.stdin.fileno(), False)
+    with contextlib.suppress(OSError):  # it did not want to know
+        os.write(process.stdin.fileno(), body)
+    process.stdin.close()
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[bool, bytes]:
+    """(whether it has ended within so many seconds, the end of what it complained of). What it has started may have
+    its stderr for ever, and print without end: neither is waited for, or kept. It is not reaped here."""
+    assert process.stderr is not None
+    until, said = time.monotonic() + seconds, b""
+    with contextlib.ExitStack() as undo:
+        selector = undo.enter_context(selectors.DefaultSelector())
+        selector.register(process.stderr, selectors.EVENT_READ)
+        if (pidfd := open_pidfd(process.pid)) is not None:
+            undo.callback(os.close, pidfd)
+            selector.register(pidfd, selectors.EVENT_READ)
+        while not has_ended(process.pid):
+            left = until - time.monotonic()
+            if left <= 0:
+                return False, said
+            for key, _ in selector.select(left if pidfd is not None else min(left, _LOOK)):
+                if key.fileobj is process.stderr:
+                    data = os.read(process.stderr.fileno(), _READ_BYTES)
+                    said = (said + data)[-_LAST_LINE_BYTES:]
+                    if not data:
+                        selector.unregister(process.stderr)
+    return True, said
+
+
+def _end(process: subprocess.Popen[bytes]) -> bytes:
+    """It and what it has started in its session; what was left to be read."""
+    assert process.stderr is not None
+    if not has_ended(process.pid):
         process.kill()
-        process.wait()
-    for pipe in (process.stdin, process.stderr):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
+    kill_session(process.pid)
+    process.wait()
+    os.set_blocking(process.stderr.fileno(), False)
+    with process.stderr, contextlib.suppress(OSError):
+        return os.read(process.stderr.fileno(), _READ_BYTES)
+    return b""
 
 
 def _text(value: object) -> str:

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from supervisor.events import Event
 from supervisor.health import Judge
 from supervisor.hook_settings import HookSettings
 from supervisor.hooks import Hooks
-from tests.supervisor.harness import SupervisorProcess, outlive, program, write_config
+from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program, write_config
 from tests.waiting import LONG, wait_until
 
 
@@ -53,6 +54,32 @@ def test_a_command_is_told_on_its_input_and_in_its_environment(tmp_path: Path) -
     assert name == "a"
     assert json.loads("{" + body) == msgspec.to_builtins(event()) | {"count": 1}
     assert not list(hooks.problems())
+
+
+def test_what_a_hook_leaves_running_is_neither_waited_for_nor_left(tmp_path: Path) -> None:
+    helper = tmp_path / "helper"
+    script = f"set -m; sleep 1000 & echo $! > {helper}; echo it is late >&2; exit 3"
+    hooks = Hooks(HookSettings(command=["bash", "-c", script], timeout=1000), os.environ)
+    hooks.offer(event())
+    assert wait_until(lambda: list(hooks.problems())) == ["hook for fatal of a: the command: exit code 3: it is late"]
+    hooks.close()
+    wait_until(lambda: is_gone(int(helper.read_text())))
+
+
+def test_of_a_hook_that_complains_without_end_only_the_end_is_kept(tmp_path: Path) -> None:
+    """64 MiB: a reader that kept them would need more than them."""
+    script = (
+        f"import os, sys; [os.write(2, b'x' * {1 << 16}) for _ in range(1024)]; os.write(2, b'\\nend'); sys.exit(3)"
+    )
+    hooks = Hooks(HookSettings(command=["python", "-c", script], timeout=1000), os.environ)
+    hooks.offer(event())
+    tracemalloc.start()
+    try:
+        assert wait_until(lambda: list(hooks.problems())) == ["hook for fatal of a: the command: exit code 3: end"]
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+        hooks.close()
 
 
 def test_what_was_not_asked_for_is_not_told(tmp_path: Path) -> None:
