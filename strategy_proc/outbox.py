@@ -2,9 +2,9 @@
 
 Three parties work on it; each keeps to its own side:
 
-* The caller (`append`, under the session's put lock): stores a record through the mapping, no system call. It
-  switches to the prepared spare when a segment is full, and makes one itself only when a burst outruns the pump or
-  a record is too large for it.
+* The caller (`append`, under the session's put lock): stores a record through the mapping, or behind a sync through
+  the file; rings for a pump that sleeps. It switches to the prepared spare when a segment is full, and makes one itself
+  only when a burst outruns the pump or a record is too large for it.
 * The pump (`unshipped`, `mark_*`, `maintain`; one thread): reads what is published, keeps a spare ready, reuses or
   removes what is acknowledged, folds what an absent persistence process has not taken.
 * `sync` (any thread): makes durable what is recorded.
