@@ -24,7 +24,7 @@ from supervisor.control import Command, RunDir, SupervisorStatus, ask
 SMALL, LARGE = "10 records", "10,000 records"
 RECORDS, QUICK_RECORDS = {SMALL: 10, LARGE: 10_000}, {SMALL: 10}
 PLAIN, FLOOR = "Outlive without a spare", "no manager"
-KILLS, QUICK_KILLS = 40, 3
+KILLS, QUICK_KILLS = {SMALL: 40, LARGE: 20}, 3
 CHECK_DELAY = 0.1  # seconds; circus's own is 5
 REST = 1.5  # seconds that each worker has lived when it is killed: longer than the `startsecs` (1) of supervisord
 START = 60.0  # seconds until a worker must have put
@@ -103,7 +103,7 @@ def restart(bench: Bench) -> Iterator[Table]:
     with bench.folder() as folder, _cast(bench, folder) as (killed, missing):
         for group in bench.pick(RECORDS, QUICK_RECORDS):
             mine = [one for one in killed if one.row.group == group]
-            contest([Contestant(one.row, one.turn, one.settle) for one in mine], bench.pick(KILLS, QUICK_KILLS))
+            contest([Contestant(one.row, one.turn, one.settle) for one in mine], bench.pick(KILLS[group], QUICK_KILLS))
             found = [one.row for one in mine]
             add_figures(found)
             rows += found + [row for row in missing if row.group == group]
