@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import psutil
 
 from protocol.notify import NOTIFY_VARIABLE
+from supervisor.descriptors import check_room
 from supervisor.programs import Program
 from supervisor.sessions import kill_session
 
@@ -41,7 +42,7 @@ class Child:
         try:
             self._watch: psutil.Process | None = psutil.Process(self.pid)
             self.created = self._watch.create_time()
-        except psutil.Error:  # it is dead already
+        except (psutil.Error, OSError):  # it is dead already, or no descriptor is left to look at it
             self._watch, self.created = None, 0.0
 
     def signal(self, number: int) -> None:
@@ -98,7 +99,7 @@ class Child:
             return 0, 0.0
         try:
             return int(self._watch.memory_info().rss), float(self._watch.cpu_percent())
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return 0, 0.0
 
     def descriptors(self) -> Iterator[int]:
@@ -120,6 +121,7 @@ def spawn(program: Program, output: int, spare: bool = False) -> Child:
         raise RuntimeError("children are started from the main thread only: their death signal follows the thread")
     with contextlib.ExitStack() as undo:
         notify, word = _pipe(undo), _pipe(undo) if spare else None
+        check_room(notify[1])
         theirs = [notify[1], word[0]] if word else [notify[1]]
         os.set_blocking(notify[0], False)
         process = subprocess.Popen(

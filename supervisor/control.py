@@ -274,6 +274,13 @@ def request(address: str, data: bytes, timeout: float, curve_dir: str | None = N
 
     Raises `OSError`, `ConfigError`.
     """
+    try:
+        return _request(address, data, timeout, curve_dir)
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, f"{address}: {error}") from None
+
+
+def _request(address: str, data: bytes, timeout: float, curve_dir: str | None) -> bytes | None:
     with zmq.Context() as context, context.socket(zmq.REQ) as client:
         client.setsockopt(zmq.LINGER, 0)
         if curve_dir is not None:

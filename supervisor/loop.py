@@ -36,6 +36,7 @@ from supervisor.control import (
     SupervisorStatus,
     make_private,
 )
+from supervisor.descriptors import raise_limit
 from supervisor.exit_codes import shell_code
 from supervisor.follow import Follower
 from supervisor.health import Health
@@ -116,6 +117,7 @@ class Supervisor:
     # Before and after
 
     def _prepare(self, undo: contextlib.ExitStack) -> None:
+        raise_limit()
         _ = self._run_dir.address  # raises for a path that is too long before anything is made there
         make_private(self._config.persistence.data_dir)
         if self._config.persistence.runtime_dir is not None:
