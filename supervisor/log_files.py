@@ -77,6 +77,8 @@ class ProgramLog:
         self._fd = -1
         self._gone = 0
         """Bytes taken from the front since it was opened."""
+        self.opened = 0
+        """How often: another number is another file."""
         self._cutting = threading.Lock()
         self.ready()
 
@@ -87,6 +89,7 @@ class ProgramLog:
         if self._fd < 0:
             with contextlib.suppress(OSError):
                 self._fd = _open(self.path)
+                self.opened += 1
                 _reserve(self._fd, self._max_bytes)
         return self._fd
 

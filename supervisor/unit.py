@@ -41,7 +41,8 @@ class Unit:
     ) -> None:
         self.program, self.output = program, output
         self._policy, self._clock, self._report, self._spawn_process = policy, clock, report, spawn
-        self.spare = Spare(clock, lambda: spawn(self.program, output.log.ready(), True), self._say)
+        self.spare = Spare(clock, self._spawn_spare, self._say)
+        self._spare_log = 0
         self.state = State.STOPPED
         self.child: Child | None = None
         self.deadline: float | None = None
@@ -208,6 +209,8 @@ class Unit:
         self._policy.started()
         self._started = self._heard = self._clock()
         output = self.output.begin()
+        if self.output.log.opened != self._spare_log:
+            self.spare.drop()  # it would print into a file that somebody has moved or deleted
         spare = self.spare.take()
         try:
             self.child = spare or self._spawn_process(self.program, output)
@@ -220,6 +223,10 @@ class Unit:
         self._say("started", ", ".join(filter(None, ["from its spare" if spare else "", again])))
         if not self.program.says_ready:
             self._hear("ready")
+
+    def _spawn_spare(self) -> Child:
+        output, self._spare_log = self.output.log.ready(), self.output.log.opened
+        return self._spawn_process(self.program, output, True)
 
     def _longest_silence(self) -> float | None:
         """Seconds without a word that its program is given in this state."""

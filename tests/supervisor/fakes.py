@@ -68,9 +68,8 @@ class Story:
             | {"says_ready": True, "holds_up_start": False}
             | program
         )
-        output = SimpleNamespace(
-            begin=lambda: -1, end=lambda: None, last_line="", log=SimpleNamespace(path="bot.log", ready=lambda: -1)
-        )
+        self.log = SimpleNamespace(path="bot.log", ready=lambda: -1, opened=1)
+        output = SimpleNamespace(begin=lambda: -1, end=lambda: None, last_line="", log=self.log)
         policy = RestartPolicy(settings, lambda: self.now, lambda low, high: high)
         self.unit = Unit(described, policy, cast(Any, output), lambda: self.now, self._hear, cast(Any, self._spawn))
 

@@ -210,6 +210,16 @@ def test_a_spare_that_dies_after_the_word_could_not_be_said_is_no_death_of_the_p
     assert story.unit.starts == 2
 
 
+def test_a_spare_that_would_print_into_a_log_that_was_moved_is_not_taken() -> None:
+    story = with_a_spare()
+    spare = story.spare
+    assert spare is not None
+    story.log.opened += 1
+    story.dies(-9)
+    assert story.child is not spare
+    assert (spare.told, spare.signals) == ([], [signal.SIGKILL])
+
+
 def test_a_spare_that_never_gets_ready_is_killed() -> None:
     story = Story(spare=True)
     story.starts_and_is_ready()
