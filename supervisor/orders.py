@@ -17,6 +17,8 @@ def order(unit: Unit, verb: str, stopping: bool) -> Answer:
         if not unit.alive:
             return Refused(message=f"{name} is {unit.state}, there is nothing to kill")
         unit.happens(Event.KILL)
+    elif unit.retired:
+        return Refused(message=f"{name} is no longer in the configuration, and is leaving")
     elif verb == "stop":
         if name == PERSISTENCE:
             return Refused(message="the strategies need persistence; stop everything, or restart it")

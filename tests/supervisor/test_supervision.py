@@ -58,9 +58,7 @@ def test_start_is_persistence_services_strategies_and_stop_is_the_reverse(data_d
     with SupervisorProcess(data_dir, tables) as supervisor:
         supervisor.wait_for("a", "running")
         story = [(happening.name, happening.what) for happening in supervisor.status().happenings]
-        assert story == [
-            (name, what) for name in ("persistence", "exchange", "a") for what in ("started", "ready")
-        ]
+        assert story == [(name, what) for name in ("persistence", "exchange", "a") for what in ("started", "ready")]
         assert supervisor.terminate() == 0
     assert Path(left).read_text().split() == ["a", "exchange", "persistence"]
 
@@ -275,6 +273,22 @@ def test_a_program_that_is_wanted_again_while_it_leaves_is_never_there_twice(dat
         os.kill(pid, signal.SIGKILL)
         supervisor.wait_for("a", "running", but_not=pid)
         supervisor.kill()
+
+
+def test_what_is_no_longer_wanted_can_not_be_asked_back(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("deaf", stop_timeout=600)}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        assert pid is not None
+        write_config(data_dir, {})
+        assert outlive(data_dir, "reload").stdout == "a is gone\n"
+        result = outlive(data_dir, "restart", "a")
+        assert (result.returncode, result.stderr) == (
+            1,
+            "outlive: a is no longer in the configuration, and is leaving\n",
+        )
+        assert outlive(data_dir, "kill", "a").returncode == 0
+        wait_until(lambda: [program.name for program in supervisor.status().programs] == ["persistence"])
+        assert supervisor.terminate() == 0
 
 
 @pytest.mark.parametrize("text", ['[strategies.b]\ncomand = ["x"]', '[strategies.a]\ncommand = ["x\\u0000"]', "x = [["])
