@@ -31,6 +31,7 @@ class Chronicle:
         self._events = LogFile(os.path.join(config.log_dir, FILE_NAME), settings.log_bytes, settings.log_files)
         self.happenings: collections.deque[Happening] = collections.deque(maxlen=_HAPPENINGS)
         self._number = 0
+        self._persistence_died = False
 
     def report(self, unit: Unit, what: str, detail: str) -> None:
         """Something happened to a program."""
@@ -54,7 +55,11 @@ class Chronicle:
         self.say(line)
         self._tell(event)
         if program.kind == "persistence" and what == "ended" and unit.state not in (State.STOPPING, State.RESTARTING):
+            self._persistence_died = True
             self.note("persistence-down", f"the persistence process has died: {detail}", program.name, program.kind)
+        if program.kind == "persistence" and what == "ready" and self._persistence_died:
+            self._persistence_died = False
+            self.note("persistence-up", "the persistence process is back", program.name, program.kind)
 
     def note(self, event: str, line: str, name: str = SUPERVISOR, kind: str = "supervisor") -> None:
         """Something that concerns the supervisor itself, or a program from outside."""

@@ -108,7 +108,9 @@ def test_persistence_that_dies_unasked_is_an_event_of_its_own(data_dir: Path) ->
         assert again is not None
         assert "persistence-down" not in [event["event"] for event in supervisor.events("persistence")]
         os.kill(again, signal.SIGKILL)
-        wait_until(lambda: "persistence-down" in [event["event"] for event in supervisor.events("persistence")])
+        wait_until(lambda: "persistence-up" in [event["event"] for event in supervisor.events("persistence")])
+        told = [event["event"] for event in supervisor.events("persistence")]
+        assert [what for what in told if what.startswith("persistence")] == ["persistence-down", "persistence-up"]
         assert supervisor.terminate() == 0
 
 
