@@ -49,6 +49,10 @@ def run(entry: str) -> int:
     if not callable(function):
         sys.exit(f"outlive: entry {entry!r}: {module_name} has no function {function_name!r}")
     result = function()
+    if hasattr(result, "__await__"):
+        sys.exit(
+            f"outlive: entry {entry!r}: {function_name} is a coroutine function; name one that runs it (asyncio.run)"
+        )
     return result if isinstance(result, int) else 0
 
 

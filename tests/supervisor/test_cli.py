@@ -153,6 +153,17 @@ def test_an_entry_is_called_in_its_own_module(data_dir: Path) -> None:
         assert "I am bots" in supervisor.log("a")
 
 
+def test_an_entry_that_is_a_coroutine_function_is_no_success(data_dir: Path) -> None:
+    (data_dir / "bots.py").write_text("async def main():\n    pass\n")
+    tables = {
+        "supervisor": {"exit_when_done": True},
+        "strategies.a": {"entry": "bots:main", "restart": "never"},
+    }
+    with SupervisorProcess(data_dir, tables) as supervisor:
+        assert supervisor.wait() == 1
+        assert "outlive: entry 'bots:main': main is a coroutine function; name one that runs it" in supervisor.log("a")
+
+
 @pytest.mark.parametrize(
     ("argv", "name"),
     [
