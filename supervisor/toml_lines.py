@@ -37,7 +37,8 @@ def _lines(text: str) -> dict[str, int]:
     for number, line in enumerate(text.split("\n"), 1):
         if match := _TABLE.fullmatch(line):
             table = _plain(match[1])
-            found.setdefault(table, number)
+            for end in range(len(parts := table.split(".")), 0, -1):  # [a.b] begins a, too
+                found.setdefault(".".join(parts[:end]), number)
         elif match := _KEY.match(line):
             found.setdefault(f"{table}.{_plain(match[1])}".lstrip("."), number)
     return found

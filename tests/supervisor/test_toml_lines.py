@@ -22,6 +22,7 @@ from supervisor.config import load_config
         ("[hooks]\non = [\n 'fatal',\n 'explode']", "line 2: hooks.on[1]: Invalid enum value"),
         ("[restart]\nlimit = = 3", "line 2: no TOML: "),
         ("[restart]\nlimit = [\n\n", "line 2: no TOML: "),
+        ("[strategy.a]\nentry = 'a:b'", "line 1: strategy: unknown key"),
         ("x = 1", "line 1: x: unknown key"),
     ],
 )
