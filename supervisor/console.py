@@ -34,15 +34,19 @@ class Console:
         return self._stream is not None
 
     def line(self, name: str, text: str) -> None:
-        if self._stream is None:
+        self.lines(name, [text])
+
+    def lines(self, name: str, texts: list[str]) -> None:
+        """Several at once: a program may print half a million in the time of one."""
+        if self._stream is None or not texts:
             return
-        line = _console_line(name, text)
+        block = _block(name, texts)
         with self._changed:
-            if self._waiting + len(line) > _CONSOLE_BACKLOG:
-                self._left_out += 1
+            if self._waiting + len(block) > _CONSOLE_BACKLOG:
+                self._left_out += len(texts)
                 return
-            self._lines.append(line)
-            self._waiting += len(line)
+            self._lines.append(block)
+            self._waiting += len(block)
             self._changed.notify_all()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="console", daemon=True)
@@ -72,7 +76,7 @@ class Console:
             self._changed.wait_for(lambda: self._lines or self._closed)
             lines, self._lines = self._lines, []
             if self._left_out:
-                lines.append(_console_line("outlive", f"{self._left_out} lines left out; the log files have them"))
+                lines.append(_block("outlive", [f"{self._left_out} lines left out; the log files have them"]))
                 self._waiting += len(lines[-1])
                 self._left_out = 0
         return "".join(lines)
@@ -91,8 +95,10 @@ class Console:
                 select.select([], [fd], [])
 
 
-def _console_line(name: str, text: str) -> str:
-    return f"{name:<12} | {text}\n"
+def _block(name: str, texts: list[str]) -> str:
+    start = f"{name:<12} | "
+    between = "\n" + start
+    return f"{start}{between.join(texts)}\n"
 
 
 def _descriptor(stream: IO[str]) -> int | None:

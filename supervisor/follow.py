@@ -1,7 +1,7 @@
 """Know when a log grows: inotify, in a descriptor for the loop.
 
 The standard library has no inotify, and a library for three system calls would be a dependency of every bot. Where
-the kernel gives none (no more instances, not Linux), `catch_up` at every weighing is what remains.
+the kernel gives none (no more instances, not Linux), `Output.follow` at every weighing is what remains.
 """
 
 from __future__ import annotations

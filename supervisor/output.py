@@ -18,6 +18,7 @@ _LONGEST_LINE = 64 * 1024
 _TAIL_BYTES = 4096
 _OURS = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\S* outlive: ")
 """How a line of the supervisor's own begins in a program's log; the console has it already."""
+_OUR_WORD = b" outlive: "
 
 
 class Output:
@@ -71,16 +72,18 @@ class Output:
         return next((text for line in reversed(lines) if (text := _text(line).strip())), "")
 
     def _feed(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._show(line)
+        whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        if newline:
+            self._show(whole)
         if len(self._rest) > _LONGEST_LINE:
             self._show(self._rest)
             self._rest = b""
 
-    def _show(self, line: bytes) -> None:
-        if not _OURS.match(line):
-            self._console.line(self.name, _text(line))
+    def _show(self, lines: bytes) -> None:
+        found = lines.split(b"\n")
+        if _OUR_WORD in lines:
+            found = [line for line in found if not _OURS.match(line)]
+        self._console.lines(self.name, _text(b"\n".join(found)).replace("\r\n", "\n").split("\n") if found else [])
 
 
 def timestamp() -> str:

@@ -74,6 +74,25 @@ def test_the_console_shows_whole_lines_with_names(tmp_path: Path) -> None:
     assert (tmp_path / "bot.log").read_bytes() == b"hello\n\xff\nlast"
 
 
+def test_half_a_million_short_lines_are_shown_in_a_few_pieces(tmp_path: Path) -> None:
+    """The loop has others to look after: a step for each line would keep it from them."""
+    shown: list[list[str]] = []
+
+    class Screen(Console):
+        def lines(self, name: str, texts: list[str]) -> None:
+            shown.append(texts)
+
+    log = ProgramLog(str(tmp_path / "bot.log"), 1 << 30, 1)
+    output = Output("bot", log, Screen(io.StringIO()))
+    fd = output.begin()
+    os.write(fd, b"y\n" * 250_000)
+    output.say("a line of ours")
+    os.write(fd, b"y\r\n" * 100_000)
+    output.follow()
+    assert [line for texts in shown for line in texts] == ["y"] * 350_000
+    assert len(shown) <= 16
+
+
 def test_a_terminal_that_stands_still_holds_nobody_up_and_is_told_what_was_left_out() -> None:
     reader, writer = os.pipe()
     with open(reader, "rb") as seen, open(writer, "w") as terminal:
