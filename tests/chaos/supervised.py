@@ -182,9 +182,14 @@ class SupervisedWorld:
         return all(self._has_one_owner(name) for name in self._wanted)
 
     def _has_one_owner(self, name: str) -> bool:
-        holders = lock_holders(str(self.data_dir / name / "outbox" / "LOCK"))
-        if len(holders) > 1:
-            raise Lost(f"namespace {name} has the owners {holders}")
+        """One that was killed a moment ago may still be leaving while its successor waits with the file open."""
+        lock = str(self.data_dir / name / "outbox" / "LOCK")
+        holders = lock_holders(lock)
+        deadline = time.monotonic() + LONG
+        while len(holders) > 1 and set(holders) <= set(lock_holders(lock)):
+            if time.monotonic() > deadline:
+                raise Lost(f"namespace {name} has the owners {holders}")
+            time.sleep(LOOK)
         return holders == [self._ears[name].pid]
 
     def _children(self) -> list[psutil.Process]:
