@@ -31,7 +31,8 @@ from supervisor.toml_lines import line_of
 PERSISTENCE = "persistence"
 """The name of the persistence process among the programs; no strategy or service may have it."""
 SUPERVISOR = "outlive"
-"""The name of the supervisor's own log and lines; no program may have it either."""
+EVENTS = "events"
+"""The names of the supervisor's own logs; no program may have them either."""
 
 _ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -222,8 +223,8 @@ def _check_program(key: str, name: str, settings: ProgramSettings) -> None:
     _checked_namespace(key, name)
     if name == PERSISTENCE:
         raise ConfigError(f"{key}: {PERSISTENCE!r} is the name of the persistence process")
-    if name == SUPERVISOR:
-        raise ConfigError(f"{key}: {SUPERVISOR!r} is the name of the supervisor's own log")
+    if name in (SUPERVISOR, EVENTS):
+        raise ConfigError(f"{key}: {name!r} is the name of the supervisor's own log")
     if bool(settings.command) == bool(settings.entry):
         raise ConfigError(f'{key}: needs either a command (["python", "bot.py"]) or an entry ("module:function")')
     if settings.command and not settings.command[0]:

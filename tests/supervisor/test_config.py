@@ -53,6 +53,7 @@ WRONG = [
     ('[strategies.a]\nentry = "m:f"\nenv = {"X\\u0000" = ""}', "'strategies.a.env.X\\x00': a text with a zero"),
     ('[persistence]\ndata_dir = "a\\u0000b"', "'persistence.data_dir': a text with a zero byte"),
     ("[strategies.outlive]\nentry = 'm:f'", "strategies.outlive: 'outlive' is the name of the supervisor's own log"),
+    ("[strategies.events]\nentry = 'm:f'", "strategies.events: 'events' is the name of the supervisor's own log"),
     ("[restart]\nlimit = " + "9" * 5000, "no TOML: "),
     ("[strategies.a]\nentry = 'm:f'\nmemory_limit = '" + "9" * 5000 + "'", "strategies.a.memory_limit: "),
     ("x = " + "[" * 5000, "no configuration: it is nested too deeply"),
