@@ -103,10 +103,13 @@ def _one_by_one(lock: threading.Lock, put: Put) -> Put:
 def _threads(puts: list[Put], seconds: float) -> list[int]:
     """Each put in a thread of its own, again and again; the ns of all calls."""
     times: list[list[int]] = [[] for _ in puts]
+    load = items(order_dict, 4_000) * 25  # never what is there already
+    together = threading.Barrier(len(puts))
 
     def work(n: int) -> None:
-        load = [(f"{n}-{key}", value) for key, value in items(order_dict, 4_000)] * 25  # never what is there already
-        times[n] = list(tight(puts[n], load, seconds))
+        mine = ((f"{n}-{key}", value) for key, value in load)
+        together.wait()
+        times[n] = list(tight(puts[n], mine, seconds))
 
     running = [threading.Thread(target=work, args=(n,)) for n in range(len(puts))]
     for thread in running:
