@@ -15,12 +15,12 @@ from benchmarks.show import figure, times
 FRONT = [
     ("survives kill -9 when it returns", {
         "put_20us/dict": "dict of 8 fields, 50,000 a second",
-        "put_20us/position": "`Position`, 50,000 a second",
-        "put_1ms/position": "`Position`, one every ms",
+        "put_20us/position": "Position, 50,000 a second",
+        "put_1ms/position": "Position, one every ms",
     }),
     ("survives a power cut when it returns", {
         "put_sync/dict": "dict of 8 fields",
-        "put_sync/position": "`Position`",
+        "put_sync/position": "Position",
     }),
 ]  # fmt: skip
 """Tables that are shown side by side: heading -> table -> what its line is called."""
