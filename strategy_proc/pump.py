@@ -75,7 +75,7 @@ class Pump:
         self._in_flight: deque[tuple[int, int]] = deque()  # (upto, bytes) of deltas not yet applied
         self._bytes_in_flight = 0
         self._answer_due = 0.0
-        self._applied_when_asked = applied
+        self._applied_when_asked = self._durable_when_asked = applied
         self._whole_state_sent = ("", 0, 0.0)  # to which instance, behind which seq, when (monotonic seconds)
         self._notifier = Notifier()
         self._beat_due = False
@@ -238,7 +238,7 @@ class Pump:
             client.send(Close(namespace=session.namespace, epoch=session.epoch, upto=self._outbox.seq))
         else:
             wait = BUSY_WAIT if self._durable < self._outbox.seq else CONFIRM_WAIT
-            self._applied_when_asked = self._applied
+            self._applied_when_asked, self._durable_when_asked = self._applied, self._durable
             request = Confirm(
                 namespace=session.namespace, epoch=session.epoch, store_id=self._store_id,
                 acked=self._durable, upto=self._durable + 1, wait=wait,
@@ -284,7 +284,8 @@ class Pump:
         restarted = reply.instance != self._instance
         if restarted:
             log.info("%s: the persistence process was restarted; shipping again", self._session.namespace)
-        stuck = reply.applied < self._shipped and reply.applied == self._applied_when_asked
+        nothing_moved = reply.applied == self._applied_when_asked and reply.durable <= self._durable_when_asked
+        stuck = reply.applied < self._shipped and nothing_moved
         behind = self._shipped < reply.applied  # it was stuck, and what was on its way has arrived all the same
         self._instance = reply.instance
         self._applied = reply.applied

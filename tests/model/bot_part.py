@@ -38,6 +38,7 @@ class PumpMemory(NamedTuple):
     applied: int
     durable: int
     applied_when_asked: int
+    durable_when_asked: int
 
 
 class Process(NamedTuple):
@@ -65,7 +66,7 @@ class Process(NamedTuple):
     is_folding: bool = False
     """The pump holds the files' lock, in the middle of a fold."""
     state: State = ()
-    pump: PumpMemory = PumpMemory("", 0, 0, 0, 0)
+    pump: PumpMemory = PumpMemory("", 0, 0, 0, 0, 0)
 
 
 class Bot(NamedTuple):
@@ -142,7 +143,7 @@ class Bot(NamedTuple):
         slots += (None,) * max(0, self.slots - len(slots))
         file = self._segment(slots, reply.epoch, Marks(reply.applied, 0, shipped))
         folder, fid = self.folder.add(file)
-        pump = PumpMemory(reply.instance, reply.applied, reply.applied, reply.applied, reply.applied)
+        pump = PumpMemory(reply.instance, *[reply.applied] * 5)
         return self.become(
             folder.rename(NameChange(folder.newest + 1, fid)), phase=BEGINNING, epoch=reply.epoch, seq=seq,
             acked=reply.applied, shipped=shipped, synced=seq, acked_durably=reply.applied, tail=fid, used=len(kept),
@@ -324,9 +325,11 @@ def confirmed(pump: PumpMemory, reply: Confirmed, resends_when_stuck: bool) -> P
         _outbox=SimpleNamespace(mark_acked=lambda seq: None),
         _instance=pump.instance, _shipped=pump.shipped, _applied=pump.applied, _durable=pump.durable,
         _applied_when_asked=pump.applied_when_asked if resends_when_stuck else None,
+        _durable_when_asked=pump.durable_when_asked,
         _in_flight=deque(), _bytes_in_flight=0,
     )  # fmt: skip
     stand_in._confirmed(reply)
     return PumpMemory(
-        stand_in._instance, stand_in._shipped, stand_in._applied, stand_in._durable, stand_in._applied
+        stand_in._instance, stand_in._shipped, stand_in._applied, stand_in._durable,
+        stand_in._applied, stand_in._durable,
     )  # fmt: skip

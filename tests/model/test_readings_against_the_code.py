@@ -136,7 +136,7 @@ def test_what_is_only_applied_stays_in_the_outbox(lives: Lives) -> None:
     for _ in range(6):
         one_change(outbox)
     outbox.mark_shipped(6)
-    told = confirmed(PumpMemory("i", 6, 0, 0, 0), Confirmed(instance="i", applied=6, durable=0), True)
+    told = confirmed(PumpMemory("i", 6, 0, 0, 0, 0), Confirmed(instance="i", applied=6, durable=0), True)
     outbox.mark_acked(told.durable)
     for _ in range(3):
         outbox.maintain()
@@ -207,7 +207,7 @@ def test_what_a_socket_gets_is_marked_before(lives: Lives) -> None:
 def test_a_lost_last_message_is_shipped_again() -> None:
     """Liveness: no gap shows it, and the instance is the same; only that nothing has moved since the last question."""
     nothing_moved = Confirmed(instance="i", applied=0, durable=0)
-    assert confirmed(PumpMemory("i", 1, 0, 0, 0), nothing_moved, True).shipped == 0
+    assert confirmed(PumpMemory("i", 1, 0, 0, 0, 0), nothing_moved, True).shipped == 0
 
 
 # The server, with its threads

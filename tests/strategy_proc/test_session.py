@@ -115,9 +115,26 @@ def test_the_pump_outlives_a_failure_of_its_own(
 
 def test_what_arrived_after_all_is_not_shipped_again() -> None:
     """A message that seemed lost was only late: to ship again from before it might begin where nothing is any more."""
-    pump = mock.Mock(_instance="i", _shipped=0, _applied=0, _applied_when_asked=0, _durable=0, _in_flight=deque())
+    pump = pump_that_asked(shipped=0, applied=0, durable=0)
     Pump._confirmed(pump, Confirmed(instance="i", applied=2, durable=2))
     pump._ship_again_from.assert_called_once_with(2)
+
+
+def test_what_is_on_its_way_is_not_shipped_again_because_what_came_before_it_is_durable() -> None:
+    """The answer to a wait that ended early says nothing about what was sent meanwhile."""
+    pump = pump_that_asked(shipped=5, applied=3, durable=1)
+    Pump._confirmed(pump, Confirmed(instance="i", applied=3, durable=3))
+    pump._ship_again_from.assert_not_called()
+    pump = pump_that_asked(shipped=5, applied=3, durable=3)
+    Pump._confirmed(pump, Confirmed(instance="i", applied=3, durable=3))
+    pump._ship_again_from.assert_called_once_with(3)
+
+
+def pump_that_asked(shipped: int, applied: int, durable: int) -> mock.Mock:
+    return mock.Mock(
+        _instance="i", _shipped=shipped, _applied=applied, _applied_when_asked=applied, _durable=durable,
+        _durable_when_asked=durable, _in_flight=deque(),
+    )  # fmt: skip
 
 
 class SlowDisk(Disk):
