@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from persistence_proc.catalog import NamespaceEntry
+from persistence_proc.held_requests import NO_DEADLINE, Held, HeldRequests
 from persistence_proc.namespaces import Namespace
 from persistence_proc.refusals import refused
 from persistence_proc.security import Access
@@ -43,23 +43,13 @@ _MAX_EPOCH = 2**31  # nor an epoch the 32 bits that a record has for it
 _MAX_BOOT_ID = 64  # characters; it stands in every frame of its namespace
 
 
-class Held(NamedTuple):
-    """A request that waits. `deadline` in monotonic seconds; `epoch` is that of the session that waits."""
-
-    address: bytes
-    request: Open | Confirm | Close | Forget
-    namespace: Namespace
-    epoch: int
-    deadline: float
-
-
 class Requests:
     """Requests of a store that is served, on the server's thread. `send(address, parts)` answers."""
 
     def __init__(self, store: Store, instance: str, access: Access, send: Callable[[bytes, list[bytes]], None]) -> None:
         self._store, self._instance, self._access = store, instance, access
         self._send = send
-        self._held: dict[bytes, Held] = {}
+        self._held = HeldRequests()
 
     def handle(self, address: bytes, user: str, request: Request, now: float) -> None:
         """Answer a request (not `Status`), or hold it. What it changes is changed now."""
@@ -69,21 +59,22 @@ class Requests:
             reply = refused(RefusedCode.NOT_ALLOWED, f"this key may not use namespace {request.namespace!r}")
         if reply is None:
             reply = self._begin(address, request, now)
+            self._store.stirred.add(request.namespace)
         if reply is not None:
             self._send(address, [encode(reply)])
 
     def wait(self, now: float) -> float | None:
         """Seconds until a held request has waited long enough; None if none is held with a deadline."""
-        deadline = min((held.deadline for held in self._held.values()), default=None)
-        return None if deadline is None or deadline == _NO_DEADLINE else max(0.0, deadline - now)
+        return self._held.wait(now)
 
     def answer(self, now: float, last_word: bool = False) -> None:
         """Answer those whose time has come; with `last_word`, everybody."""
         gaps: list[Namespace] = []
-        for held in list(self._held.values()):
+        stirred, self._store.stirred = self._store.stirred, set()
+        for held in self._held.all() if last_word else self._held.due(stirred, now):
             parts = self._try(held, now, last_word, gaps)
             if parts is not None:
-                del self._held[held.address]
+                self._held.remove(held)
                 self._send(held.address, parts)
         for namespace in gaps:
             namespace.gap = False
@@ -117,7 +108,7 @@ class Requests:
             self._store.add(namespace)
         namespace.open(request, now)
         self._store.pending.touch(namespace.name, now)
-        self._hold(address, request, namespace, _NO_DEADLINE)
+        self._hold(address, request, namespace, NO_DEADLINE)
         return None
 
     def _begin_confirm(self, address: bytes, request: Confirm, namespace: Namespace, now: float) -> Reply | None:
@@ -153,13 +144,13 @@ class Requests:
             text = f"namespace {namespace.name!r} has a live session: stop the strategy first"
             return refused(RefusedCode.SESSION_ALIVE, text)
         self._store.forget(namespace, now)
-        self._hold(address, request, namespace, _NO_DEADLINE)
+        self._hold(address, request, namespace, NO_DEADLINE)
         return None
 
     def _hold(
         self, address: bytes, request: Open | Confirm | Close | Forget, namespace: Namespace, deadline: float
     ) -> None:
-        self._held[address] = Held(address, request, namespace, namespace.epoch, deadline)
+        self._held.add(Held(address, request, namespace, namespace.epoch, deadline))
 
     # Answering
 
@@ -232,9 +223,6 @@ class Requests:
             maps=maps,
         )
         return [encode(opened), *parts]
-
-
-_NO_DEADLINE = float("inf")
 
 
 def _stopping() -> Refused:

@@ -74,6 +74,7 @@ class Service:
             self.store.stale_refused += 1
             return
         namespace.receive(delta, parts[1:], self.store.pending, self._clock(), time.time_ns())
+        self.store.stirred.add(delta.namespace)
 
     # Reports of the threads
 

@@ -39,6 +39,8 @@ class Store:
         """Seconds from the arrival of a batch's oldest change until it was durable, newest last."""
         self.removing: Counter[str] = Counter()
         """Dropped maps per namespace whose files are still to be deleted."""
+        self.stirred: set[str] = set()
+        """Namespaces to which something has happened that a request may wait for."""
         self._saves: list[tuple[MapKey, int, Generation]] = []
         self._epochs: dict[str, int] = {}
 
@@ -97,6 +99,7 @@ class Store:
         for name, (epoch, applied) in batch.marks.items():
             self.namespaces[name].durable = applied
             self._epochs[name] = epoch
+        self.stirred.update(batch.marks)
         if lsn != batch.lsn:
             for key in batch.changed:
                 state = self.map(key)
@@ -108,6 +111,8 @@ class Store:
 
     def idle(self, report: Idle) -> None:
         """The writer can take the next batch."""
+        if self.in_flight is not None:
+            self.stirred.update(self.in_flight.marks)  # settled, perhaps
         self.in_flight = None
         self.last_lsn, self.journal_written = report.last_lsn, report.written_bytes
 

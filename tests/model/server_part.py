@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from persistence_proc.catalog import Commit, Generation, MapEntry, MapKey, NamespaceEntry, Section
+from persistence_proc.held_requests import Held
 from persistence_proc.map_state import MapState
 from persistence_proc.namespaces import Namespace
-from persistence_proc.requests import Held, Requests
+from persistence_proc.requests import Requests
 from persistence_proc.security import Access
 from persistence_proc.store import Store
 from persistence_proc.writer import Batch, Idle, Written
