@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from protocol.disk import Disk
-from protocol.errors import Damaged
-from protocol.frames import BODY, CRC, HEADER_BYTES, Record, encode_record, record_at, record_bytes
+from protocol.errors import Damaged, MalformedMessage
+from protocol.frames import BODY, CRC, HEADER_BYTES, Record, decode_records, encode_record, record_at, record_bytes
 from protocol.outbox_files import segment_path
 from protocol.segments import ACKED_AT, RECORDS_AT, SEGMENT_BYTES, SHIPPED_AT, SegmentHead, encode_mark, write_mark
 
@@ -82,15 +82,15 @@ class OpenSegment:
             offset += record_bytes(length)
             yield offset, seq - span, seq
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> list[Record]:
         """The records of a sealed segment. Raises `Damaged` when the mapping is not what was stored."""
-        offset = RECORDS_AT
-        while offset < self.end:
-            record = record_at(self.view, offset)
-            if record is None:
-                raise Damaged(self.path, offset, "a record changed in memory", _DAMAGED_MAPPING)
-            yield record
-            offset += record_bytes(len(record.payload))
+        try:
+            return decode_records(bytes(self.view[RECORDS_AT : self.end]))
+        except MalformedMessage:
+            offset = RECORDS_AT
+            while (record := record_at(self.view, offset)) is not None:
+                offset += record_bytes(len(record.payload))
+            raise Damaged(self.path, offset, "a record changed in memory", _DAMAGED_MAPPING) from None
 
     def close(self, disk: Disk) -> None:
         try:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("outlive")
 
 WINDOW_BYTES = 4 * 2**20  # handed to the socket and not yet applied; small against a server's appetite for a second
-MESSAGE_BYTES = 256 * 2**10  # one delta; big enough that its overhead vanishes
+MESSAGE_BYTES = 2**20  # one delta; big enough that its overhead vanishes
 QUICKEST, IDLEST = 0.001, 0.04  # seconds between looks at the outbox: under traffic, and after a quiet while
 ASLEEP = 1.0  # seconds between looks at the sockets while everything is durable; the next change ends it at once
 BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that died is noticed this soon
@@ -187,10 +187,13 @@ class Pump:
         return woken
 
     def _ship(self, push: zmq.Socket[bytes]) -> bool:
-        """Hand new changes to the socket while there is room in the window. Whether anything was handed over."""
-        moved = False
-        while self._shipped < self._outbox.seq and (self._bytes_in_flight < WINDOW_BYTES or not self._in_flight):
-            if not push.poll(0, zmq.POLLOUT):  # nobody there: what is not handed over is not marked as shipped
+        """Hand what is there to the socket while there is room in the window. Whether anything was handed over.
+
+        Each call of a socket gives the interpreter's lock away, and a busy bot keeps it for 5 ms: so there are few.
+        """
+        moved, upto = False, self._outbox.seq  # what comes meanwhile has its turn in the next round
+        while self._shipped < upto and (self._bytes_in_flight < WINDOW_BYTES or not self._in_flight):
+            if not int(push.get(zmq.EVENTS)) & zmq.POLLOUT:  # nobody there: what is not handed over is not shipped
                 break
             try:
                 run = self._outbox.unshipped(self._shipped, MESSAGE_BYTES)
@@ -199,16 +202,16 @@ class Pump:
                 break
             if run is None:
                 break
-            base, upto, parts = run
-            delta = Delta(namespace=self._session.namespace, epoch=self._session.epoch, base=base, upto=upto)
-            self._outbox.mark_shipped(upto)  # before the socket has it: "shipped" may only ever err on that side
+            base, last, parts = run
+            delta = Delta(namespace=self._session.namespace, epoch=self._session.epoch, base=base, upto=last)
+            self._outbox.mark_shipped(last)  # before the socket has it: "shipped" may only ever err on that side
             try:
                 push.send_multipart([encode(delta), *parts], zmq.NOBLOCK)
             except zmq.Again:
                 break
-            self._shipped = upto
+            self._shipped = last
             size = sum(len(part) for part in parts)
-            self._in_flight.append((upto, size))
+            self._in_flight.append((last, size))
             self._bytes_in_flight += size
             moved = True
         return moved

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import zmq
 
 from persistence_proc.pickle_file import Trailer, load_map, save_map
 from protocol.disk import Disk
@@ -200,7 +201,7 @@ def test_what_a_socket_gets_is_marked_before(lives: Lives) -> None:
 
     pump = mock.Mock(_outbox=outbox, _shipped=0, _bytes_in_flight=0)
     pump._session.namespace, pump._session.epoch = NAMESPACE, 1
-    Pump._ship(pump, mock.Mock(send_multipart=send))
+    Pump._ship(pump, mock.Mock(send_multipart=send, get=lambda option: zmq.POLLOUT))
     assert marks == [1]
 
 

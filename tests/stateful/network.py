@@ -96,7 +96,7 @@ class Wire:
 
     # As a PUSH socket
 
-    def poll(self, timeout: int, flags: int) -> int:
+    def get(self, option: int) -> int:
         return zmq.POLLOUT if self._network.up else 0
 
     def send_multipart(self, parts: Sequence[bytes], flags: int) -> None:

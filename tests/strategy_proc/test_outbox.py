@@ -19,6 +19,7 @@ from protocol.errors import NamespaceInUse, OutboxFull, SyncFailed
 from protocol.segments import SEGMENT_BYTES
 from strategy_proc import outbox_chain
 from strategy_proc.outbox import Outbox, OutboxLock
+from strategy_proc.outbox_segment import OpenSegment
 from tests.strategy_proc.outboxes import BOOT, NAMESPACE, STORE, Lives, insert, payload, put, replay, seqs, ship
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
@@ -282,6 +283,18 @@ def test_a_run_may_span_segments(lives: Lives) -> None:
         got += seqs(records)
         at = got[-1]
     assert got == list(range(1, outbox.seq + 1)) == seqs(ship(outbox, 0))
+
+
+def test_what_was_shipped_is_not_searched_for_where_to_go_on(lives: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when its segment was sealed meanwhile: a search visits all of its records, with the interpreter's lock."""
+    outbox = lives.start()
+    put(outbox, 2)
+    assert seqs(ship(outbox, 0)) == [1, 2]
+    monkeypatch.setattr(OpenSegment, "walk", lambda *args: pytest.fail("searched"))
+    put(outbox)
+    assert seqs(ship(outbox, 2)) == [3]
+    fill(outbox)
+    assert seqs(ship(outbox, 3)) == list(range(4, outbox.seq + 1))
 
 
 def test_leftovers_are_shipped_in_the_new_epoch(lives: Lives) -> None:

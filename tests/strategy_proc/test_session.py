@@ -14,6 +14,7 @@ from types import FrameType
 from unittest import mock
 
 import pytest
+import zmq
 
 from protocol.disk import Disk
 from protocol.errors import FlushTimeout, OutboxFull, ReentrantChange, SessionClosed, SyncFailed
@@ -128,6 +129,22 @@ def test_what_is_on_its_way_is_not_shipped_again_because_what_came_before_it_is_
     pump = pump_that_asked(shipped=5, applied=3, durable=3)
     Pump._confirmed(pump, Confirmed(instance="i", applied=3, durable=3))
     pump._ship_again_from.assert_called_once_with(3)
+
+
+def test_a_bot_that_never_stops_putting_does_not_keep_its_pump_from_anything_else() -> None:
+    """A round ships what was there when it began."""
+    pump = pump_that_asked(shipped=0, applied=0, durable=0)
+    pump._outbox.seq, pump._bytes_in_flight = 1, 0
+    pump._session.namespace, pump._session.epoch = "bot", 1
+
+    def unshipped(from_seq: int, max_bytes: int) -> tuple[int, int, list[bytes]]:
+        pump._outbox.seq += 1
+        return from_seq, pump._outbox.seq - 1, [b"records"]
+
+    pump._outbox.unshipped = unshipped
+    push = mock.Mock(get=lambda option: zmq.POLLOUT)
+    assert Pump._ship(pump, push)
+    push.send_multipart.assert_called_once()
 
 
 def pump_that_asked(shipped: int, applied: int, durable: int) -> mock.Mock:
