@@ -11,7 +11,6 @@ Pickle itself is not canonical (its memo depends on object identity), hence the 
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Iterable
 from struct import pack, unpack_from
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias
 
 from protocol.errors import ChangeTooLarge, KeyRefused, MalformedMessage
 from protocol.limits import MAX_KEY_BYTES
+from protocol.list_pickle import list_pickle
 
 Key: TypeAlias = str | int | bytes | tuple[Any, ...]
 
@@ -65,7 +65,7 @@ def is_key(data: bytes) -> bool:
 def decode_keys(joined: bytes | memoryview) -> list[Key]:
     """Decode many keys, encoded one behind the other. Raises `MalformedMessage`; no global is ever resolved."""
     try:
-        keys = _NoGlobals(io.BytesIO(b"".join((b"\x80\x05](", joined, b"e.")))).load()
+        keys = _NoGlobals(list_pickle((joined,))).load()
     except Exception as error:
         raise MalformedMessage(f"no keys: {error}", bytes(joined[:64])) from None
     if not isinstance(keys, list):  # hostile bytes may leave anything on the stack

@@ -12,6 +12,7 @@ import copyreg
 import io
 import pickle
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from struct import Struct
 from types import BuiltinFunctionType, FunctionType
@@ -20,6 +21,7 @@ from zoneinfo import ZoneInfo
 
 from protocol.errors import ChangeTooLarge, OutliveError, ValueRefused, ValueUnreadable
 from protocol.limits import MAX_CHANGE_BYTES
+from protocol.list_pickle import list_pickle
 from protocol.records import Record, encode_record, restore_record
 from protocol.sameness import same
 from protocol.trust import Trust
@@ -99,7 +101,8 @@ class ValueCodec:
         their memo for anything share one, and neighbouring records of one type need none.
         """
         loaded: list[Any] = []
-        alone: list[bytes] = []  # a run of values, not loaded yet, that need no memo
+        run: list[bytes] = []  # values, not loaded yet, that need no memo; they belong at `places`
+        places: list[int] = []
         shape: _RecordShape | None = None
         for data in values:
             packed = None if shape is None else shape.packed(data)
@@ -109,32 +112,38 @@ class ValueCodec:
                 except Exception as error:
                     raise ValueUnreadable(f"{type(error).__name__}: {error}") from error
             elif shape is None and _GET not in data and _BINGET not in data and _LONG_BINGET not in data:
-                alone.append(data)
-                if len(alone) == _RUN:
-                    loaded += self._load_run(alone)
-                    alone.clear()
-                    shape = self._shape_of(type(loaded[-1]))
+                run.append(data)
+                places.append(len(loaded))
+                loaded.append(None)
+                if len(run) == _RUN:
+                    self._load_run(run, places, loaded)
+                    shape = self._shape_of(type(loaded[places[-1]]))
+                    run, places = [], []
             else:
-                loaded += self._load_run(alone)
-                alone.clear()
                 loaded.append(self.load(data))
                 shape = self._shape_of(type(loaded[-1]))
-        return loaded + self._load_run(alone)
+        self._load_run(run, places, loaded)
+        return loaded
 
-    def _load_run(self, values: Sequence[bytes]) -> list[Any]:
-        """Values without an opcode that gets something from the memo, read as one file."""
-        try:
-            load = self._reader(io.BytesIO(b"".join(values))).load
-            loaded = [load() for _ in values]
-            try:
+    def _load_run(self, values: Sequence[bytes], places: Sequence[int], loaded: list[Any]) -> None:
+        """Put values without an opcode that gets something from the memo where they belong.
+
+        They are read as the items of one list, each without its STOP. What is no list of as many, or leaves anything
+        over (a value may have bytes behind its end), is read one by one. (Opcodes made by hand could reach for a
+        neighbour on the stack; but who can write them can write the neighbour too.)
+        """
+        load = self._reader(list_pickle(data[:-1] for data in values)).load
+        found = None
+        with suppress(Exception):  # whatever it is, the value alone shows it again
+            items = load()
+            with suppress(EOFError):
                 load()
-            except EOFError:
-                return loaded
-            return [self.load(data) for data in values]  # bytes behind the end of one, which it ignores
-        except OutliveError:
-            raise
-        except Exception as error:
-            raise ValueUnreadable(f"{type(error).__name__}: {error}") from error
+                items = None
+            found = items
+        if type(found) is not list or len(found) != len(values):
+            found = [self.load(data) for data in values]
+        for place, value in zip(places, found, strict=True):
+            loaded[place] = value
 
     def _take_detour(self, data: bytes) -> None:
         """A value of plain types that may name a class is pickled again; where its like will too, at once."""

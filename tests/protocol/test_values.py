@@ -472,3 +472,6 @@ def test_bytes_behind_the_end_of_a_value_are_nobody_elses_value() -> None:
     pickles = [codec.dump(n) for n in range(5)]
     pickles[1] += codec.dump("smuggled")
     assert codec.load_many(pickles) == [0, 1, 2, 3, 4]
+    as_many_as_there_are_values = codec.dump([7] * 5)
+    pickles[0] = as_many_as_there_are_values + codec.dump("smuggled")
+    assert codec.load_many(pickles) == [[7] * 5, 1, 2, 3, 4]
