@@ -20,6 +20,7 @@ LMDB = ("LMDB nosync", "")
 FLOOR = ("floor: pwrite + fdatasync", "")
 KILLED = ("Outlive", "10 records")
 MILLION = "1,000,000 records"
+SLOW = "64 writers, 1 ms more a sync"
 
 
 class Line(NamedTuple):
@@ -36,6 +37,8 @@ class Line(NamedTuple):
     sense: Literal["at most", "at least"] = "at most"
     against_metric: str = ""
     """If not the same."""
+    usual: float = 0.0
+    """What full runs find where the limit is not met: the guard goes by it."""
 
     @property
     def scenario(self) -> str:
@@ -84,11 +87,15 @@ BUDGET = [
     Line("put to durable, 10,000 puts/s: p99, µs", "put_durable", ("Outlive", "put to durable"), "p99", None, 25_000),
     Line(
         "ingest of one server", "ingest", ("Outlive", "4 processes"), "per_second",
-        ("Redis AOF everysec", "1 process"), 4.0, "at least",
+        ("Redis AOF everysec", "1 process"), 4.0, "at least", usual=0.84,
     ),
     Line(
         "group commit of 64 writers", "flush_writers", ("Outlive + flush()", "64 writers"), "per_second",
         ("SQLite WAL full", "64 writers"), 10.0, "at least",
+    ),
+    Line(
+        "the same where a sync takes 1 ms more", "flush_writers", ("Outlive + flush()", SLOW), "per_second",
+        ("floor: pwrite + fdatasync", SLOW), 10.0, "at least",
     ),
     Line(
         "100,000 Records back in a worker", "recovery_worker/position", ("Outlive", "100,000 records"), "seconds",

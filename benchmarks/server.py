@@ -17,11 +17,11 @@ from protocol.messages import Status, StatusReport
 from protocol.notify import NOTIFY_VARIABLE
 
 
-def start_server(folder: str) -> subprocess.Popen[bytes]:
-    """A persistence process that is ready."""
+def start_server(folder: str, module: str = "persistence_proc") -> subprocess.Popen[bytes]:
+    """A persistence process that is ready; `module` runs it."""
     ours, theirs = os.pipe()
     env = {**os.environ, NOTIFY_VARIABLE: str(theirs)}
-    argv = [sys.executable, "-m", "persistence_proc", "--data-dir", folder, "--log-level", "error"]
+    argv = [sys.executable, "-m", module, "--data-dir", folder, "--log-level", "error"]
     try:
         server = subprocess.Popen(argv, env=env, pass_fds=(theirs,))
     finally:
@@ -35,8 +35,8 @@ def start_server(folder: str) -> subprocess.Popen[bytes]:
 class Server:
     """The persistence process of one data directory. Started at once; ended with the block."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, module: str = "persistence_proc") -> None:
+        self.folder, self._module = folder, module
         self._process: subprocess.Popen[bytes] | None = None
         self.ready_after = 0.0
         """Seconds from its last start until it said that it is ready."""
@@ -63,7 +63,7 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it is ready."""
         began = time.perf_counter()
-        self._process = start_server(self.folder)
+        self._process = start_server(self.folder, self._module)
         self.ready_after = time.perf_counter() - began
 
     def stop(self) -> None:

@@ -15,13 +15,15 @@ from benchmarks.machine import bytes_written
 from benchmarks.measure import collect, paced, quantile, tight
 from benchmarks.ours import PATIENCE, Outlive, OutliveFlushed, OutliveSynced
 from benchmarks.peers import PEERS, Peer
+from benchmarks.peers.floor import SlowlySyncedFile
 from benchmarks.peers.redis import RedisClient, command
 from benchmarks.values import KINDS, dump, items, order_dict, records
 from protocol.records import Position
 from strategy_proc import Session, connect
 
 OURS: list[type[Peer]] = [Outlive, OutliveSynced, OutliveFlushed]
-BY_NAME = {kind.name: kind for kind in [*OURS, *PEERS]}
+STORES: list[type[Peer]] = [*OURS, *PEERS, SlowlySyncedFile]
+BY_NAME = {kind.name: kind for kind in STORES}
 Put = Callable[[str, Any], None]
 PIPELINE = 1_000  # SETs on their way at once
 INGEST_KEYS = 10_000

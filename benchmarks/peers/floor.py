@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from typing import Any
 
 from benchmarks.peers.base import Peer, Promise
 from benchmarks.values import dump
 
 FILE_BYTES = 64 * 2**20
+SLOW_SYNC = 0.001  # seconds more than this disk's: what many take
 
 
 class _Floor(Peer):
@@ -46,6 +48,16 @@ class SyncedFile(_Floor):
         data = dump(value)
         os.pwrite(self._fd, data, self._room(len(data)))
         os.fdatasync(self._fd)
+
+
+class SlowlySyncedFile(SyncedFile):
+    """On a disk whose every sync takes a millisecond longer."""
+
+    name = "floor: pwrite + fdatasync + 1 ms"
+
+    def put(self, key: str, value: Any) -> None:
+        super().put(key, value)
+        time.sleep(SLOW_SYNC)
 
 
 class MappedFile(_Floor):

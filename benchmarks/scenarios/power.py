@@ -12,7 +12,7 @@ from benchmarks.child import Child
 from benchmarks.measure import Contestant, contest, paced, tight
 from benchmarks.ours import PATIENCE, DurableWatch, Outlive, OutliveFlushed, OutliveSynced
 from benchmarks.peers import POWER, Peer, Promise
-from benchmarks.peers.floor import SyncedFile
+from benchmarks.peers.floor import SlowlySyncedFile, SyncedFile
 from benchmarks.results import Row, Table, our_row, row_of
 from benchmarks.scenarios.base import MICROSECONDS, Bench
 from benchmarks.scenarios.latency import contest_of
@@ -67,39 +67,43 @@ def durable_lags(ours: Outlive, puts: Sequence[Item], seconds: float) -> array[i
 
 
 def flush_writers(bench: Bench) -> Iterator[Table]:
-    """How many commits a second 1, 8 and 64 writers get that each wait for theirs."""
+    """How many commits a second 1, 8 and 64 writers get that each wait for theirs; also where syncs take longer."""
     rows = []
     for writers in bench.pick(WRITERS, WRITERS[:2]):
+        group = "1 writer" if writers == 1 else f"{writers} writers"
         with ExitStack() as stack:
-            contestants = [_bots(bench, stack, writers)]
+            contestants = [_bots(bench, stack, group, writers, "persistence_proc")]
             for kind in POWER:
-                row = row_of(kind, _writers(writers))
+                row = row_of(kind, group)
                 if row.missing:
                     rows.append(row)
                 else:
                     contestants.append(_one_store(bench, stack, row, kind, writers))
             contest(contestants, bench.pick(3, 1))
             rows += [contestant.row for contestant in contestants]
+    writers = bench.pick(WRITERS[-1], 8)
+    group = f"{writers} writers, 1 ms more a sync"
+    with ExitStack() as stack:
+        slow = [
+            _bots(bench, stack, group, writers, "benchmarks.slow_disk"),
+            _one_store(bench, stack, row_of(SyncedFile, group), SlowlySyncedFile, writers),
+        ]
+        rows += contest(slow, bench.pick(3, 1))
     units = {"per_second": "commits/s", "p50": "µs", "p99": "µs"}
     title = "writers that each wait until their own put is safe from a power cut"
     yield Table(name="flush_writers", title=title, units=units, lead="per_second", more_is_better=True, rows=rows)
 
 
-def _writers(count: int) -> str:
-    return "1 writer" if count == 1 else f"{count} writers"
-
-
-def _bots(bench: Bench, stack: ExitStack, writers: int) -> Contestant:
+def _bots(bench: Bench, stack: ExitStack, group: str, writers: int, module: str) -> Contestant:
     """Up to eight bots with as many threads as it takes."""
     folder = stack.enter_context(bench.folder())
-    stack.enter_context(Server(folder))
+    stack.enter_context(Server(folder, module))
     bots = min(writers, MOST_BOTS)
-    row = row_of(OutliveFlushed, _writers(writers))
     children = [
         Child(flushing_bot, folder=folder, namespace=f"bot{n}", threads=writers // bots, seconds=_seconds(bench))
         for n in range(bots)
     ]
-    return Contestant(row, _turn(stack, children, _seconds(bench)))
+    return Contestant(row_of(OutliveFlushed, group), _turn(stack, children, _seconds(bench)))
 
 
 def _one_store(bench: Bench, stack: ExitStack, row: Row, kind: type[Peer], writers: int) -> Contestant:
