@@ -143,6 +143,9 @@ class SegmentChain:
 
     def maintain(self) -> None:
         """Prepare a spare, remove what is acknowledged, fold what has piled up. A full disk shows in `full_disk`."""
+        if self._spare is not None and not (self._sealed or self._out_of_use or self._obsolete):
+            self.full_disk = None
+            return
         with self._files_lock:
             while self._out_of_use:
                 self._out_of_use.pop().close(self._disk)

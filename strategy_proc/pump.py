@@ -51,6 +51,7 @@ HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing i
 TRY_AGAIN = 1.0  # seconds after a failure of the pump itself
 WHOLE_STATE_PATIENCE = 5.0  # seconds before an accepted state that was sent counts as lost
 BEAT_EVERY = 0.2  # seconds between beats passed on to the supervisor
+_POLLOUT = int(zmq.POLLOUT)  # an enum's own operators are slow
 
 _PROBLEMS: dict[RefusedCode, type[Exception]] = {
     RefusedCode.STATE_WENT_BACK: StateWentBack,
@@ -83,6 +84,8 @@ class Pump:
         self._seq_at_beat = -1
         self._kept_house = 0.0
         self._hangups: zmq.Socket[bytes]
+        self._poller: zmq.Poller | None = None
+        self._awaited: zmq.Socket[bytes] | None = None
         self._said_goodbye = False
         self._stopping = threading.Event()
         self._leaving = threading.Event()
@@ -154,6 +157,7 @@ class Pump:
                 if self._keys is not None:
                     self._keys.use(push)
                 self._hangups = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+                self._poller = None
                 push.connect(self._endpoint.deltas)
                 try:
                     self._loop(client, push)
@@ -193,7 +197,7 @@ class Pump:
         """
         moved, upto = False, self._outbox.seq  # what comes meanwhile has its turn in the next round
         while self._shipped < upto and (self._bytes_in_flight < WINDOW_BYTES or not self._in_flight):
-            if not int(push.get(zmq.EVENTS)) & zmq.POLLOUT:  # nobody there: what is not handed over is not shipped
+            if not int(push.get(zmq.EVENTS)) & _POLLOUT:  # nobody there: what is not handed over is not shipped
                 break
             try:
                 run = self._outbox.unshipped(self._shipped, MESSAGE_BYTES)
@@ -251,12 +255,7 @@ class Pump:
 
     def _listen(self, client: RequestClient, pause: float) -> bool:
         """Wait for a reply or a wake-up, at most `pause` seconds. Whether there was one."""
-        poller = zmq.Poller()
-        poller.register(self._ear, zmq.POLLIN)
-        poller.register(self._hangups, zmq.POLLIN)
-        if client.waiting:
-            poller.register(client.socket, zmq.POLLIN)
-        events = dict(poller.poll(round(pause * 1000)))
+        events = dict(self._poller_for(client).poll(round(pause * 1000)))
         if self._ear in events:
             os.read(self._ear, 4096)
         if self._hangups in events:
@@ -270,6 +269,15 @@ class Pump:
                 log.error("%s: %s", self._session.namespace, error)
                 client.abandon()
         return bool(events)
+
+    def _poller_for(self, client: RequestClient) -> zmq.Poller:
+        """The poller of what is awaited now; made anew when the client has another socket."""
+        awaited = client.socket if client.waiting else None
+        if self._poller is None or self._awaited is not awaited:
+            self._poller, self._awaited = zmq.Poller(), awaited
+            for source in (self._ear, self._hangups, *([awaited] if awaited else [])):
+                self._poller.register(source, zmq.POLLIN)
+        return self._poller
 
     def _take(self, reply: Reply) -> None:
         if isinstance(reply, Confirmed):
