@@ -5,6 +5,7 @@ Exit codes: 0 stopped on request, everything saved; 1 the disk failed; 2 refused
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import signal
@@ -20,6 +21,9 @@ from protocol.errors import OutliveError
 
 MAX_FILES = 65536
 """Descriptors that we ask for, if the machine allows them."""
+COLLECT_AFTER = 100_000
+"""New containers until the collector looks for cycles, of which we make next to none. A message has thousands of
+changes, and with Python's 700 it looked at them again and again: a tenth of the time."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,6 +40,7 @@ def serve(data_dir: str, runtime_dir: str | None, endpoint: str | None, curve_di
             level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
         )
         sys.setswitchinterval(SWITCH_INTERVAL)
+        gc.set_threshold(COLLECT_AFTER)
         _raise_file_limit()
         sys.exit(Server(settings).run())
     except CannotKeep as error:

@@ -14,6 +14,7 @@ All numbers are little endian. A delta message carries the bytes of a run of rec
 
 from __future__ import annotations
 
+from functools import partial
 from struct import Struct
 from typing import NamedTuple
 
@@ -77,4 +78,4 @@ def decode_records(data: bytes) -> list[Record]:
 
 
 _HEADER = Struct("<IIQII").unpack_from  # all of it at once
-_record = Record._make
+_record = partial(tuple.__new__, Record)  # `_make` without its check: a tenth of the decoding

@@ -26,6 +26,8 @@ from strategy_proc.outbox_segment import Marks, OpenSegment, OutboxFolder
 
 COMPACT_AT = 8 * 2**20
 """Unacknowledged bytes in sealed segments that make a fold worth its work."""
+COMPACT_BUSY_AT = 32 * 2**20
+"""The same while there is progress: to fold a change costs several times what it costs to ship it."""
 
 
 class SegmentChain:
@@ -141,8 +143,11 @@ class SegmentChain:
 
     # Keeping house: the pump
 
-    def maintain(self) -> None:
-        """Prepare a spare, remove what is acknowledged, fold what has piled up. A full disk shows in `full_disk`."""
+    def maintain(self, progress: bool = False) -> None:
+        """Prepare a spare, remove what is acknowledged, fold what has piled up. A full disk shows in `full_disk`.
+
+        `progress`: changes are being acknowledged, so what has piled up may well go by itself.
+        """
         if self._spare is not None and not (self._sealed or self._out_of_use or self._obsolete):
             self.full_disk = None
             return
@@ -157,7 +162,7 @@ class SegmentChain:
             try:
                 self._remove_obsolete()
                 self._retire_acked()
-                self._compact()
+                self._compact(progress)
             except OSError as error:
                 self.full_disk = self.full_disk or error
 
@@ -193,10 +198,10 @@ class SegmentChain:
             self._files.retire(segment)
             self._sealed.remove(segment)  # behind it: what could not be retired is tried again
 
-    def _compact(self) -> None:
+    def _compact(self, progress: bool) -> None:
         waiting = [s for s in self._older(self.tail[0]) if s.last > self.acked]
         used = sum(s.end - RECORDS_AT for s in waiting)
-        worth = 0 if self.full_disk else COMPACT_AT
+        worth = 0 if self.full_disk else COMPACT_BUSY_AT if progress else COMPACT_AT
         if len(waiting) < 2 or used <= max(worth, 2 * self._folded_bytes):
             return
         at = self._sealed.index(waiting[0])

@@ -39,7 +39,12 @@ class OutboxReader:
     def _take(self, runs: list[Run], base: int, offset: int, room: int) -> tuple[int, int, list[bytes]]:
         upto, parts = base, list[bytes]()
         for segment, end, last in runs:
-            stop, upto = (end, last) if end - offset <= room else _cut(segment, offset, end, room, upto, bool(parts))
+            if end - offset <= room:
+                stop, upto = end, last
+            elif parts:
+                break  # it comes whole, next time
+            else:
+                stop, upto = _cut(segment, offset, end, room)
             if stop > offset:
                 parts.append(bytes(segment.view[offset:stop]))  # whole records: a part is decoded by itself
             self._resume = (segment, upto, stop)
@@ -62,11 +67,11 @@ def _find(segment: OpenSegment, end: int, last: int, from_seq: int) -> tuple[int
     raise LookupError(f"change {from_seq + 1} is not in {segment.path}, which ends at {last}")
 
 
-def _cut(segment: OpenSegment, offset: int, end: int, room: int, upto: int, may_be_none: bool) -> tuple[int, int]:
-    """(offset, seq) behind the last whole record that fits into `room` bytes."""
-    stop = offset
+def _cut(segment: OpenSegment, offset: int, end: int, room: int) -> tuple[int, int]:
+    """(offset, seq) behind the last whole record that fits into `room` bytes, or behind the first."""
+    stop = upto = 0
     for behind, _, seq in segment.walk(offset, end):
-        if behind - offset > room and (may_be_none or stop > offset):
+        if behind - offset > room and stop:
             break
         stop, upto = behind, seq
     return stop, upto

@@ -47,6 +47,7 @@ QUICKEST, IDLEST = 0.001, 0.04  # seconds between looks at the outbox: under tra
 ASLEEP = 1.0  # seconds between looks at the sockets while everything is durable; the next change ends it at once
 BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that died is noticed this soon
 PATIENCE = 0.5  # seconds over the asked wait until a reply counts as lost
+PROGRESS = 0.25  # seconds without any new acknowledgement until a backlog is folded for what it is
 HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing is shipped
 TRY_AGAIN = 1.0  # seconds after a failure of the pump itself
 WHOLE_STATE_PATIENCE = 5.0  # seconds before an accepted state that was sent counts as lost
@@ -83,6 +84,7 @@ class Pump:
         self._beat_at = 0.0
         self._seq_at_beat = -1
         self._kept_house = 0.0
+        self._progress_at = -PROGRESS  # monotonic seconds, of the newest acknowledgement
         self._hangups: zmq.Socket[bytes]
         self._poller: zmq.Poller | None = None
         self._awaited: zmq.Socket[bytes] | None = None
@@ -306,6 +308,7 @@ class Pump:
             self._bytes_in_flight -= self._in_flight.popleft()[1]
         if reply.durable > self._durable:
             self._durable = reply.durable
+            self._progress_at = time.monotonic()
             self._outbox.mark_acked(reply.durable)
         self._session._note_durable(reply.durable)
 
@@ -344,7 +347,7 @@ class Pump:
         now = time.monotonic()
         if moved or now - self._kept_house >= HOUSEKEEPING:
             self._kept_house = now
-            self._outbox.maintain()
+            self._outbox.maintain(progress=now < self._progress_at + PROGRESS)
         if self._beat_due and now - self._beat_at >= BEAT_EVERY and self._changes_go_on():
             self._beat_due, self._beat_at = False, now
             self._notifier.beat()

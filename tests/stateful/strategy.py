@@ -149,7 +149,7 @@ def small_segments(clock: Callable[[], float]) -> Iterator[None]:
     with (
         mock.patch.object(outbox, "SEGMENT_BYTES", size),
         mock.patch.object(outbox_segment, "SEGMENT_BYTES", size),
-        mock.patch.object(outbox_chain, "COMPACT_AT", size),
+        mock.patch.multiple(outbox_chain, COMPACT_AT=size, COMPACT_BUSY_AT=size),
         mock.patch.multiple(
             pump, WINDOW_BYTES=2048, MESSAGE_BYTES=600, time=SimpleNamespace(monotonic=clock)
         ),

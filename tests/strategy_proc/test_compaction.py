@@ -189,6 +189,23 @@ def test_an_outage_costs_live_keys_and_not_its_length(lives: Lives) -> None:
     assert replay(ship(second, 0)) == replay(contents.records)
 
 
+def test_a_backlog_that_is_being_taken_is_folded_only_when_it_is_large(
+    lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ship a change costs less than to fold it."""
+    monkeypatch.setattr(outbox_chain, "COMPACT_BUSY_AT", 6 * 2**20)
+    outbox = lives.start()
+    with compact_at(2 * 2**20):
+        for _ in range(5):
+            fill(outbox)
+            outbox.maintain(progress=True)
+        assert all(record.span == 1 for record in ship(outbox, 0))
+        for _ in range(3):
+            fill(outbox)
+            outbox.maintain(progress=True)
+    assert any(record.span > 1 for record in ship(outbox, 0))
+
+
 def test_churn_of_unique_keys_stays_bounded_with_a_fixed_shipped_mark(lives: Lives) -> None:
     outbox = lives.start()
     put(outbox, 3)
