@@ -24,6 +24,8 @@ from protocol.errors import OutliveError
 
 log = logging.getLogger("persistence")
 
+WORTH_A_REST, LONGEST_REST = 0.0005, 0.05  # seconds for a piece of a file, and between two
+
 
 class SaveJob(NamedTuple):
     """Save `items` (frozen) as of the sealed batch `lsn`."""
@@ -36,7 +38,7 @@ class SaveJob(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """How a `SaveJob` went: the file, or the error. Seconds of work, without the wait for the batch."""
+    """How a `SaveJob` went: the file, or the error. Seconds of work, without rests and the wait for the batch."""
 
     job: SaveJob
     file: SavedFile | None
@@ -65,7 +67,9 @@ class Checkpointer:
         self._changed = threading.Condition()
         self._stopping = False
         self._folders: set[str] = set()
-        self._waited = 0.0
+        self._waited = self._piece_began = 0.0
+        self.rests = True
+        """Whether a save leaves time to others between the pieces of its file."""
         self._thread = threading.Thread(target=self._run, name="checkpointer", daemon=True)
 
     def start(self) -> None:
@@ -106,7 +110,7 @@ class Checkpointer:
                 log.warning("housekeeping failed: %r", error)
 
     def _save(self, job: SaveJob) -> None:
-        began = time.monotonic()
+        began = self._piece_began = time.monotonic()
         self._waited = 0.0
         file, error = None, None
         try:
@@ -132,13 +136,22 @@ class Checkpointer:
             len(job.items),
             trailer,
             before_rename=lambda: self._await_batch(job),
+            between_pieces=self._rest,
         )
+
+    def _rest(self) -> None:
+        """Leave as much time to others as the piece took: they share an interpreter and a disk with it."""
+        worked = time.monotonic() - self._piece_began
+        if self.rests and worked >= WORTH_A_REST:
+            time.sleep(min(worked, LONGEST_REST))
+            self._waited += time.monotonic() - self._piece_began - worked
+        self._piece_began = time.monotonic()
 
     def _await_batch(self, job: SaveJob) -> None:
         began = time.monotonic()
         with self._changed:
             self._changed.wait_for(lambda: self._durable >= job.lsn or self._stopping)
-            self._waited = time.monotonic() - began
+            self._waited += time.monotonic() - began
             if job.state.dropped or job.state.incarnation != job.incarnation or self._durable < job.lsn:
                 raise SaveAbandoned(f"{job.key[1]}: dropped, or the process ends")
 

@@ -71,6 +71,7 @@ class Checkpoints:
 
     def step(self, now: float, hurry: bool = False) -> None:
         """Start the next save if one is due. `hurry`: no rests, the process is about to end."""
+        self._checkpointer.rests = not hurry
         if self._saving is not None:
             return
         key = self._choose(now, hurry)

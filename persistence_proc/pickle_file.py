@@ -90,15 +90,16 @@ def save_map(
     trailer: Trailer,
     *,
     before_rename: Callable[[], None],
+    between_pieces: Callable[[], None] = lambda: None,
 ) -> SavedFile:
     """Put a new generation in place, durably; the one before it stays beside it. All or nothing, after any crash.
 
     `before_rename` returns when the journal is durable up to the trailer's LSN, or raises: then nothing has changed.
-    Raises OSError, and ValueError if there are not `count` items.
+    `between_pieces` is called behind every thousand items. Raises OSError; ValueError if there are not `count` items.
     """
     temporary = os.path.join(folder, f"{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
-        saved = _write(disk, temporary, items, count, trailer)
+        saved = _write(disk, temporary, items, count, trailer, between_pieces)
         before_rename()
         keep_previous(disk, folder, name)
         disk.replace(temporary, current_path(folder, name))
@@ -141,7 +142,10 @@ def load_map(disk: Disk, path: str) -> LoadedMap:
     return LoadedMap(trailer, items, _U32.unpack_from(data, len(data) - _U32.size)[0])
 
 
-def _write(disk: Disk, path: str, items: Iterable[tuple[bytes, bytes]], count: int, trailer: Trailer) -> SavedFile:
+def _write(
+    disk: Disk, path: str, items: Iterable[tuple[bytes, bytes]], count: int, trailer: Trailer,
+    between_pieces: Callable[[], None],
+) -> SavedFile:  # fmt: skip
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         crc, size, synced = 0, 0, 0
@@ -152,6 +156,7 @@ def _write(disk: Disk, path: str, items: Iterable[tuple[bytes, bytes]], count: i
             if size - synced >= SYNC_EVERY:
                 disk.fdatasync(fd)
                 synced = size
+            between_pieces()
         disk.write(fd, _U32.pack(crc))
         disk.fsync(fd)
     finally:
