@@ -128,7 +128,7 @@ def _turn(stack: ExitStack, children: list[Child], seconds: float) -> Callable[[
 
 
 def _seconds(bench: Bench) -> float:
-    return bench.pick(1.5, 0.2)
+    return bench.pick(1.0, 0.2)
 
 
 SCENARIOS = [put_sync, put_durable, flush_writers]

@@ -24,7 +24,7 @@ from supervisor.control import Command, RunDir, SupervisorStatus, ask
 SMALL, LARGE = "10 records", "10,000 records"
 RECORDS, QUICK_RECORDS = {SMALL: 10, LARGE: 10_000}, {SMALL: 10}
 PLAIN, FLOOR = "Outlive without a spare", "no manager"
-KILLS, QUICK_KILLS = {SMALL: 40, LARGE: 20}, 3
+KILLS, QUICK_KILLS = {SMALL: 32, LARGE: 12}, 3
 CHECK_DELAY = 0.1  # seconds; circus's own is 5
 REST = 1.5  # seconds that each worker has lived when it is killed: longer than the `startsecs` (1) of supervisord
 START = 60.0  # seconds until a worker must have put
