@@ -116,7 +116,7 @@ class Checkpointer:
         try:
             file = self._save_file(job)
         except Exception as caught:
-            error = caught
+            error = caught.with_traceback(None)  # its frames hold the map, and this one would hold it: a cycle
             self._folders.clear()  # perhaps a person moved them
         self._mailbox.post(Saved(job, file, error, time.monotonic() - began - self._waited))
 
@@ -140,9 +140,9 @@ class Checkpointer:
         )
 
     def _rest(self) -> None:
-        """Leave as much time to others as the piece took: they share an interpreter and a disk with it."""
+        """Leave about as much time to others as the piece took: they share an interpreter and a disk with it."""
         worked = time.monotonic() - self._piece_began
-        if self.rests and worked >= WORTH_A_REST:
+        if self.rests and not self._stopping and worked >= WORTH_A_REST:
             time.sleep(min(worked, LONGEST_REST))
             self._waited += time.monotonic() - self._piece_began - worked
         self._piece_began = time.monotonic()

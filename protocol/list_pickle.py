@@ -11,5 +11,6 @@ def list_pickle(items: Iterable[bytes | memoryview]) -> io.BytesIO:
 
     It is one frame: what is in none is read from the file piece by piece, at twice the price.
     """
-    body = b"".join((b"](", *items, b"e."))  # EMPTY_LIST MARK .. APPENDS STOP
-    return io.BytesIO(b"".join((b"\x80\x05\x95", len(body).to_bytes(8, "little"), body)))  # PROTO 5, FRAME
+    parts = [b"](", *items, b"e."]  # EMPTY_LIST MARK .. APPENDS STOP
+    length = sum(map(len, parts))
+    return io.BytesIO(b"".join((b"\x80\x05\x95", length.to_bytes(8, "little"), *parts)))  # PROTO 5, FRAME

@@ -35,7 +35,8 @@ _STACK_GLOBAL = 0x93  # the opcode by which a pickle of this protocol names a cl
 _NAMED = b"\x94\x93"  # how it mostly stands there, behind a name that was just memoized
 _UNSURE = bytes([_STACK_GLOBAL])
 _GET, _BINGET, _LONG_BINGET = b"ghj"  # the opcodes that get something from the memo
-_RUN = 256
+_STOP = b"."
+_RUN, _RUN_BYTES = 256, 2**20  # values that are loaded together
 _DETOUR, _FOR_EVER = 100, 2**63
 _LONG = 4096
 _extensions: dict[Any, int] = copyreg._extension_registry  # type: ignore[attr-defined]
@@ -103,7 +104,7 @@ class ValueCodec:
         loaded: list[Any] = []
         run: list[bytes] = []  # values, not loaded yet, that need no memo; they belong at `places`
         places: list[int] = []
-        shape: _RecordShape | None = None
+        size, shape = 0, None
         for data in values:
             packed = None if shape is None else shape.packed(data)
             if shape is not None and packed is not None:
@@ -111,14 +112,18 @@ class ValueCodec:
                     loaded.append(restore_record(shape.kind, packed))
                 except Exception as error:
                     raise ValueUnreadable(f"{type(error).__name__}: {error}") from error
-            elif shape is None and _GET not in data and _BINGET not in data and _LONG_BINGET not in data:
+            elif (
+                shape is None and data.endswith(_STOP)
+                and _GET not in data and _BINGET not in data and _LONG_BINGET not in data
+            ):  # fmt: skip
                 run.append(data)
                 places.append(len(loaded))
                 loaded.append(None)
-                if len(run) == _RUN:
+                size += len(data)
+                if len(run) == _RUN or size > _RUN_BYTES:
                     self._load_run(run, places, loaded)
                     shape = self._shape_of(type(loaded[places[-1]]))
-                    run, places = [], []
+                    run, places, size = [], [], 0
             else:
                 loaded.append(self.load(data))
                 shape = self._shape_of(type(loaded[-1]))

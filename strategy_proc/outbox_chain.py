@@ -26,7 +26,7 @@ from strategy_proc.outbox_segment import Marks, OpenSegment, OutboxFolder
 
 COMPACT_AT = 8 * 2**20
 """Unacknowledged bytes in sealed segments that make a fold worth its work."""
-COMPACT_BUSY_AT = 32 * 2**20
+COMPACT_BUSY_AT = 16 * 2**20
 """The same while there is progress: to fold a change costs several times what it costs to ship it."""
 
 

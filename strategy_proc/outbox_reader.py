@@ -22,13 +22,13 @@ class OutboxReader:
         active, _, seq = tail
         if from_seq >= seq:
             return None
-        resumed = self._resume if self._resume[1] == from_seq else None
-        if resumed is not None and resumed[0] is active:
-            return self._take([tail], from_seq, resumed[2], max_bytes)
+        segment, resumed, offset = self._resume
+        if segment is active and resumed == from_seq:
+            return self._take([tail], from_seq, offset, max_bytes)
         older = [(s, s.end, s.last) for s in sealed if from_seq < s.last <= seq]
         runs = [*older, tail]
-        if resumed is not None and resumed[0] is runs[0][0]:
-            return self._take(runs, from_seq, resumed[2], max_bytes)
+        if segment is runs[0][0] and resumed == from_seq:
+            return self._take(runs, from_seq, offset, max_bytes)
         base, offset = _find(*runs[0], from_seq)
         return self._take(runs, base, offset, max_bytes)
 

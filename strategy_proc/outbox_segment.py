@@ -147,16 +147,16 @@ class OutboxFolder:
         """An empty synced segment without number, a reused one if there is one. Raises OSError."""
         if not self._reusable:
             return self.create((), marks, SEGMENT_BYTES - RECORDS_AT)
-        segment = self._reusable.pop()
+        old = self._reusable.pop()
+        old.view.release()
+        segment = OpenSegment(old.path, old.fd, old.mapping)  # to whoever remembers the old one this is another
         try:
-            segment.view[:RECORDS_AT] = self._encode_head(segment.capacity, segment.last, marks)
+            segment.view[:RECORDS_AT] = self._encode_head(segment.capacity, old.last, marks)
             segment.view[RECORDS_AT : RECORDS_AT + HEADER_BYTES] = bytes(HEADER_BYTES)
             self._disk.sync_map(segment.fd, segment.mapping)
         except OSError:
             self.give_up(segment)
             raise
-        segment.end = segment.synced_end = RECORDS_AT
-        segment.clean_to = 0
         return segment
 
     def warm(self, segment: OpenSegment) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("outlive")
 
 WINDOW_BYTES = 4 * 2**20  # handed to the socket and not yet applied; small against a server's appetite for a second
-MESSAGE_BYTES = 2**20  # one delta; big enough that its overhead vanishes
+MESSAGE_BYTES = 2**19  # one delta; big for its overhead, and small for others whose changes wait behind it
 QUICKEST, IDLEST = 0.001, 0.04  # seconds between looks at the outbox: under traffic, and after a quiet while
 ASLEEP = 1.0  # seconds between looks at the sockets while everything is durable; the next change ends it at once
 BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that died is noticed this soon
@@ -241,13 +241,13 @@ class Pump:
                 return
             client.abandon()
         session = self._session
+        self._applied_when_asked, self._durable_when_asked = self._applied, self._durable
         if saying_goodbye:
-            wait = BUSY_WAIT
+            wait = CONFIRM_WAIT  # so long it is held when something is missing
             self._said_goodbye = True
             client.send(Close(namespace=session.namespace, epoch=session.epoch, upto=self._outbox.seq))
         else:
             wait = BUSY_WAIT if self._durable < self._outbox.seq else CONFIRM_WAIT
-            self._applied_when_asked, self._durable_when_asked = self._applied, self._durable
             request = Confirm(
                 namespace=session.namespace, epoch=session.epoch, store_id=self._store_id,
                 acked=self._durable, upto=self._durable + 1, wait=wait,

@@ -40,6 +40,20 @@ class SlowDisk(Disk):
         super().write(fd, data)
 
 
+def test_a_failed_save_keeps_nothing_of_its_map(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames would hold the map and a piece of the file until the collector looks, which is seldom."""
+    mailbox = Mailbox[object]()
+    saver = Checkpointer(Disk(), Paths(str(data_dir / "nowhere" / "at all")), bytes(16), mailbox)
+    saver.start()
+    saver.save(SaveJob(("bot", "a"), MapState(), {}, 0, 7))
+    (saved,) = wait_until(mailbox.take)
+    saver.stop()
+    mailbox.close()
+    assert isinstance(saved, Saved)
+    assert isinstance(saved.error, OSError)
+    assert saved.error.__traceback__ is None
+
+
 @pytest.mark.parametrize("rests", [True, False], ids=["usually", "at the end"])
 def test_a_save_leaves_as_much_time_to_others_as_it_takes_but_not_at_the_end(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, rests: bool

@@ -467,6 +467,13 @@ def test_many_values_are_loaded_as_each_alone(values: list[Any]) -> None:
     assert codec.load_many(pickles) == [codec.load(data) for data in pickles]
 
 
+def test_a_value_without_its_end_is_unreadable_among_others_too() -> None:
+    codec = ValueCodec(Trust())
+    good = codec.dump(1)
+    with pytest.raises(ValueUnreadable):
+        codec.load_many([good, b"\x80\x05K\x02N", good])
+
+
 def test_bytes_behind_the_end_of_a_value_are_nobody_elses_value() -> None:
     codec = ValueCodec(Trust())
     pickles = [codec.dump(n) for n in range(5)]

@@ -297,6 +297,21 @@ def test_what_was_shipped_is_not_searched_for_where_to_go_on(lives: Lives, monke
     assert seqs(ship(outbox, 3)) == list(range(4, outbox.seq + 1))
 
 
+def test_a_segment_that_was_used_again_is_not_gone_on_with_where_it_ended_before(lives: Lives) -> None:
+    """All of it was shipped and acknowledged, then nobody took anything until the file came into use again."""
+    outbox = lives.start()
+    path = outbox.tail[0].path
+    put(outbox, 2, size=500_000)
+    assert seqs(ship(outbox, 0)) == [1, 2]
+    outbox.mark_acked(2)
+    files = {os.stat(path).st_ino}
+    put(outbox, size=500_000)
+    while os.stat(outbox.tail[0].path).st_ino not in files:
+        outbox.maintain()
+        put(outbox, size=500_000)
+    assert seqs(ship(outbox, 2)) == list(range(3, outbox.seq + 1))
+
+
 def test_leftovers_are_shipped_in_the_new_epoch(lives: Lives) -> None:
     put(lives.start(), 5)
     outbox = lives.start(applied=2)

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import zmq
 
 from protocol.disk import Disk
 from protocol.errors import FlushTimeout, OutboxFull, ReentrantChange, SessionClosed, SyncFailed
+from protocol.limits import CONFIRM_WAIT
 from protocol.messages import Confirmed
 from protocol.segments import ACKED_AT, RECORDS_AT, SHIPPED_AT, SYNCED_AT
 from strategy_proc import Session, connect, connecting
@@ -145,6 +147,18 @@ def test_a_bot_that_never_stops_putting_does_not_keep_its_pump_from_anything_els
     push = mock.Mock(get=lambda option: zmq.POLLOUT)
     assert Pump._ship(pump, push)
     push.send_multipart.assert_called_once()
+
+
+def test_a_close_is_waited_for_as_long_as_a_server_that_misses_a_change_holds_it() -> None:
+    """Else its answer, "ship again", always comes too late. What has moved is counted from this question."""
+    pump = pump_that_asked(shipped=5, applied=3, durable=1)
+    pump._applied, pump._durable, pump._session.namespace, pump._session.epoch, pump._outbox.seq = 4, 4, "bot", 1, 5
+    pump._leaving.is_set.return_value, pump._left.is_set.return_value = True, False
+    before = time.monotonic()
+    Pump._ask(pump, mock.Mock(waiting=False))
+    assert pump._answer_due > before + CONFIRM_WAIT
+    Pump._confirmed(pump, Confirmed(instance="i", applied=4, durable=4))
+    pump._ship_again_from.assert_called_once_with(4)
 
 
 def pump_that_asked(shipped: int, applied: int, durable: int) -> mock.Mock:
