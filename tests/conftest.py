@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ import pytest
 from tests.waiting import wait_until
 
 pytest_plugins = ["tests.lab.plugin"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # run in the background of a script: so would be what we start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SETTLE = 5.0  # seconds that a thread or child, already told to end, gets to do so
 

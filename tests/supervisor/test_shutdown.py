@@ -77,6 +77,7 @@ WAYS = [ctrl_c, sigterm, outlive_stop]
 def test_each_way_to_leave_keeps_the_order_and_ends_with_0(data_dir: Path, leave: Any) -> None:
     with three(data_dir) as supervisor:
         pids = [supervisor.wait_for(name, "running").pid for name in ("persistence", "exchange", "a")]
+        wait_until(lambda: supervisor.errors().count("serve in") == 3, what="each listens to SIGTERM")
         leave(supervisor)
         assert supervisor.wait() == 0
         assert (data_dir / "left").read_text().split() == ["a", "exchange", "persistence"]
