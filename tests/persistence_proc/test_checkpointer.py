@@ -40,7 +40,7 @@ class SlowDisk(Disk):
         super().write(fd, data)
 
 
-def test_a_failed_save_keeps_nothing_of_its_map(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_nothing_of_its_map(data_dir: Path) -> None:
     """Its frames would hold the map and a piece of the file until the collector looks, which is seldom."""
     mailbox = Mailbox[object]()
     saver = Checkpointer(Disk(), Paths(str(data_dir / "nowhere" / "at all")), bytes(16), mailbox)

@@ -142,24 +142,21 @@ def test_a_name_that_nobody_has_is_refused_with_those_there_are(data_dir: Path) 
         supervisor.terminate()
 
 
+def one_life(data_dir: Path, module: str) -> SupervisorProcess:
+    """A supervisor that ends with the only life of an entry, `main` of this module."""
+    (data_dir / "bots.py").write_text(module)
+    bot = {"entry": "bots:main", "restart": "never"}
+    return SupervisorProcess(data_dir, {"supervisor": {"exit_when_done": True}, "strategies.a": bot})
+
+
 def test_an_entry_is_called_in_its_own_module(data_dir: Path) -> None:
-    (data_dir / "bots.py").write_text("def main():\n    print('I am', main.__module__)\n    return 5\n")
-    tables = {
-        "supervisor": {"exit_when_done": True},
-        "strategies.a": {"entry": "bots:main", "restart": "never"},
-    }
-    with SupervisorProcess(data_dir, tables) as supervisor:
+    with one_life(data_dir, "def main():\n    print('I am', main.__module__)\n    return 5\n") as supervisor:
         assert supervisor.wait() == 5
         assert "I am bots" in supervisor.log("a")
 
 
 def test_an_entry_that_is_a_coroutine_function_is_no_success(data_dir: Path) -> None:
-    (data_dir / "bots.py").write_text("async def main():\n    pass\n")
-    tables = {
-        "supervisor": {"exit_when_done": True},
-        "strategies.a": {"entry": "bots:main", "restart": "never"},
-    }
-    with SupervisorProcess(data_dir, tables) as supervisor:
+    with one_life(data_dir, "async def main():\n    pass\n") as supervisor:
         assert supervisor.wait() == 1
         assert "outlive: entry 'bots:main': main is a coroutine function; name one that runs it" in supervisor.log("a")
 
