@@ -138,6 +138,7 @@ def secure_socket(socket: zmq.Socket[Any], curve_dir: str | None) -> None:
         os.chmod(secret_file, 0o600)
     socket.curve_publickey, socket.curve_secretkey = load_key_pair(secret_file)
     socket.curve_server = True
+    socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # else everybody is let in while the authenticator is not there
 
 
 def make_private_directory(disk: Disk, path: str) -> None:

@@ -11,7 +11,10 @@ import os
 import zmq
 import zmq.auth
 
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, NotAllowed
+
+REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
+"""What a socket's monitor tells when the server does not take our key. The socket never connects again by itself."""
 
 CLIENT_FILE, SERVER_FILE = "client.key_secret", "server.key"
 _KEY_CHARACTERS = 40
@@ -28,6 +31,14 @@ class CurveKeys:
         """Set the keys on a socket before it connects."""
         socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
         socket.curve_serverkey = self.server
+
+
+def refused(address: str) -> NotAllowed:
+    """The error for `REFUSED`."""
+    return NotAllowed(
+        f"the persistence process at {address} refuses our CURVE key: its clients.toml, as it was when the process "
+        "started, does not list it"
+    )
 
 
 def load_key(path: str) -> tuple[bytes, bytes | None]:

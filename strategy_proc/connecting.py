@@ -35,11 +35,11 @@ from protocol.errors import (
 from protocol.frames import Record, encode_record
 from protocol.messages import Open, Opened, Refused, RefusedCode
 from protocol.names import check_namespace
+from protocol.requests import RequestClient
 from protocol.values import Trust, ValueCodec
 from strategy_proc.outbox import Outbox, OutboxLock
 from strategy_proc.pump import Pump
 from strategy_proc.recovered import Recovered, RecoveredStatus
-from strategy_proc.requests import RequestClient
 from strategy_proc.session import Session
 from strategy_proc.state import State, apply_record, decode_state
 
@@ -194,7 +194,7 @@ class _Connecting:
 
     def _open(self, client: RequestClient, outbox: Outbox) -> tuple[Opened, list[bytes]]:
         attempt, patience = 0, FIRST_PATIENCE
-        reason = f"it does not answer; is it running? python -m persistence_proc --data-dir {self.data_dir}"
+        reason = f"it does not answer; is it running? {self._how_to_be_answered()}"
         while True:
             attempt += 1
             answer = client.ask(self._request(outbox, attempt), max(min(patience, self._remaining()), RETRY))
@@ -209,6 +209,13 @@ class _Connecting:
             if self._remaining() <= 0:
                 where = self.address or self.data_dir
                 raise self.failure(f"the persistence process of {where} did not open {self.namespace!r}: {reason}")
+
+    def _how_to_be_answered(self) -> str:
+        """ZeroMQ does not say whether nobody listens, or somebody who wants other keys."""
+        if self.address is None or not self.address.startswith("tcp://"):
+            return f"python -m persistence_proc --data-dir {self.data_dir}"
+        keys = "is server.key its present key" if self.keys is not None else "does it want keys (curve_dir)"
+        return f"{keys}?"
 
     def _request(self, outbox: Outbox, attempt: int) -> Open:
         contents, identity = outbox.contents, outbox.identity

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from protocol.changes import encode_changes
-from protocol.curve import CurveKeys
+from protocol.curve import REFUSED, CurveKeys, refused
 from protocol.endpoints import Endpoint
 from protocol.errors import (
     Fenced,
@@ -33,7 +34,8 @@ from protocol.errors import (
 from protocol.limits import CONFIRM_WAIT
 from protocol.messages import Close, Confirm, Confirmed, Delta, Done, Refused, RefusedCode, Reply, encode
 from protocol.notify import Notifier
-from strategy_proc.requests import RECONNECT_MS, RequestClient
+from protocol.requests import RequestClient
+from strategy_proc.delta_socket import DeltaSocket
 
 if TYPE_CHECKING:
     from strategy_proc.outbox import Outbox
@@ -49,10 +51,9 @@ BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that 
 PATIENCE = 0.5  # seconds over the asked wait until a reply counts as lost
 PROGRESS = 0.25  # seconds without any new acknowledgement until a backlog is folded for what it is
 HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing is shipped
-TRY_AGAIN = 1.0  # seconds after a failure of the pump itself
+TRY_AGAIN = 1.0  # seconds after a failure of the pump itself, or a refusal of its keys
 WHOLE_STATE_PATIENCE = 5.0  # seconds before an accepted state that was sent counts as lost
 BEAT_EVERY = 0.2  # seconds between beats passed on to the supervisor
-_POLLOUT = int(zmq.POLLOUT)  # an enum's own operators are slow
 
 _PROBLEMS: dict[RefusedCode, type[Exception]] = {
     RefusedCode.STATE_WENT_BACK: StateWentBack,
@@ -85,7 +86,7 @@ class Pump:
         self._seq_at_beat = -1
         self._kept_house = 0.0
         self._progress_at = -PROGRESS  # monotonic seconds, of the newest acknowledgement
-        self._hangups: zmq.Socket[bytes]
+        self._connect_again_at = math.inf  # monotonic seconds; where the sockets were refused, they are made anew
         self._poller: zmq.Poller | None = None
         self._awaited: zmq.Socket[bytes] | None = None
         self._said_goodbye = False
@@ -152,33 +153,25 @@ class Pump:
     def _try(self) -> None:
         client = RequestClient(self._context, self._endpoint, self._keys)
         try:
-            with self._context.socket(zmq.PUSH) as push:
-                push.linger = 0
-                push.immediate = True  # nothing is queued for a server that is not there: the outbox is the queue
-                push.reconnect_ivl, push.reconnect_ivl_max = RECONNECT_MS, 10 * RECONNECT_MS
-                if self._keys is not None:
-                    self._keys.use(push)
-                self._hangups = push.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-                self._poller = None
-                push.connect(self._endpoint.deltas)
-                try:
-                    self._loop(client, push)
-                finally:
-                    push.disable_monitor()
-                    self._hangups.close()
+            deltas = DeltaSocket(self._context, self._endpoint, self._keys)
+            try:
+                self._poller, self._connect_again_at = None, math.inf
+                self._loop(client, deltas)
+            finally:
+                deltas.close()
         finally:
             client.abandon()
 
-    def _loop(self, client: RequestClient, push: zmq.Socket[bytes]) -> None:
+    def _loop(self, client: RequestClient, deltas: DeltaSocket) -> None:
         pause = QUICKEST
-        while not self._stopping.is_set():
-            moved = self._ship(push)
+        while not self._stopping.is_set() and time.monotonic() < self._connect_again_at:
+            moved = self._ship(deltas)
             self._ask(client)
             if not moved and pause == IDLEST and self._durable == self._shipped and self._is_woken():
                 pause = QUICKEST
                 continue
             pause = QUICKEST if moved else min(pause * 1.5, IDLEST)
-            moved = self._listen(client, pause) or moved
+            moved = self._listen(client, deltas, pause) or moved
             if moved and self._durable < self._outbox.seq:
                 pause = QUICKEST
             self._keep_house(moved)
@@ -192,14 +185,14 @@ class Pump:
         outbox.doorbell = None
         return woken
 
-    def _ship(self, push: zmq.Socket[bytes]) -> bool:
+    def _ship(self, deltas: DeltaSocket) -> bool:
         """Hand what is there to the socket while there is room in the window. Whether anything was handed over.
 
         Each call of a socket gives the interpreter's lock away, and a busy bot keeps it for 5 ms: so there are few.
         """
         moved, upto = False, self._outbox.seq  # what comes meanwhile has its turn in the next round
         while self._shipped < upto and (self._bytes_in_flight < WINDOW_BYTES or not self._in_flight):
-            if not int(push.get(zmq.EVENTS)) & _POLLOUT:  # nobody there: what is not handed over is not shipped
+            if not deltas.takes():  # nobody there: what is not handed over is not shipped
                 break
             try:
                 run = self._outbox.unshipped(self._shipped, MESSAGE_BYTES)
@@ -211,9 +204,7 @@ class Pump:
             base, last, parts = run
             delta = Delta(namespace=self._session.namespace, epoch=self._session.epoch, base=base, upto=last)
             self._outbox.mark_shipped(last)  # before the socket has it: "shipped" may only ever err on that side
-            try:
-                push.send_multipart([encode(delta), *parts], zmq.NOBLOCK)
-            except zmq.Again:
+            if not deltas.send_delta([encode(delta), *parts]):
                 break
             self._shipped = last
             size = sum(len(part) for part in parts)
@@ -255,13 +246,15 @@ class Pump:
             client.send(request)
         self._answer_due = now + wait + PATIENCE
 
-    def _listen(self, client: RequestClient, pause: float) -> bool:
+    def _listen(self, client: RequestClient, deltas: DeltaSocket, pause: float) -> bool:
         """Wait for a reply or a wake-up, at most `pause` seconds. Whether there was one."""
-        events = dict(self._poller_for(client).poll(round(pause * 1000)))
+        events = dict(self._poller_for(client, deltas).poll(round(pause * 1000)))
         if self._ear in events:
             os.read(self._ear, 4096)
-        if self._hangups in events:
-            self._hangups.recv_multipart()
+        if deltas.events in events:
+            if deltas.next_event() == REFUSED:
+                self._session._note_problem(refused(self._endpoint.address))
+                self._connect_again_at = time.monotonic() + TRY_AGAIN
             client.abandon()  # the process that was asked is gone; the next one is asked as soon as it is there
         if client.waiting and client.socket in events:
             try:
@@ -272,12 +265,12 @@ class Pump:
                 client.abandon()
         return bool(events)
 
-    def _poller_for(self, client: RequestClient) -> zmq.Poller:
+    def _poller_for(self, client: RequestClient, deltas: DeltaSocket) -> zmq.Poller:
         """The poller of what is awaited now; made anew when the client has another socket."""
         awaited = client.socket if client.waiting else None
         if self._poller is None or self._awaited is not awaited:
             self._poller, self._awaited = zmq.Poller(), awaited
-            for source in (self._ear, self._hangups, *([awaited] if awaited else [])):
+            for source in (self._ear, deltas.events, *([awaited] if awaited else [])):
                 self._poller.register(source, zmq.POLLIN)
         return self._poller
 

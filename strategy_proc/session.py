@@ -184,7 +184,8 @@ class Session:
     def flush(self, timeout: float = 10.0) -> None:
         """When this returns, every change before it is durable in the persistence process.
 
-        Raises `FlushTimeout`; `Fenced`; `StateRefused` if the process serves another state or refused this one.
+        Raises `FlushTimeout`; `Fenced`; `StateRefused` if the process serves another state or refused this one;
+        `NotAllowed` while it refuses our keys.
         """
         self._refuse_inside("flush()")
         with self._recorder.lock:

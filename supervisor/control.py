@@ -21,7 +21,6 @@ import msgspec
 import psutil
 import zmq
 
-from protocol.curve import CurveKeys
 from protocol.disk import check_private
 from protocol.errors import MalformedMessage, OutliveError, PersistenceUnavailable, SocketPathTooLong
 from protocol.limits import MAX_SOCKET_PATH_BYTES
@@ -269,27 +268,18 @@ def _is_served(path: str) -> bool:
     return True
 
 
-def request(address: str, data: bytes, timeout: float, curve_dir: str | None = None) -> bytes | None:
-    """One request over a fresh REQ socket; None when nothing comes back in `timeout` seconds.
-
-    Raises `OSError`, `ConfigError`.
-    """
+def request(address: str, data: bytes, timeout: float) -> bytes | None:
+    """One request over a fresh REQ socket; None when nothing comes back in `timeout` seconds. Raises `OSError`."""
     try:
-        return _request(address, data, timeout, curve_dir)
+        with zmq.Context() as context, context.socket(zmq.REQ) as client:
+            client.setsockopt(zmq.LINGER, 0)
+            client.connect(address)
+            client.send(data)
+            if not client.poll(int(timeout * 1000)):
+                return None
+            return bytes(client.recv_multipart()[0])
     except zmq.ZMQError as error:
         raise OSError(error.errno, f"{address}: {error}") from None
-
-
-def _request(address: str, data: bytes, timeout: float, curve_dir: str | None) -> bytes | None:
-    with zmq.Context() as context, context.socket(zmq.REQ) as client:
-        client.setsockopt(zmq.LINGER, 0)
-        if curve_dir is not None:
-            CurveKeys(curve_dir).use(client)
-        client.connect(address)
-        client.send(data)
-        if not client.poll(int(timeout * 1000)):
-            return None
-        return bytes(client.recv_multipart()[0])
 
 
 def _is_alive(pid: str) -> bool:

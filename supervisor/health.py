@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import NamedTuple
 
+import zmq
+
+from protocol.curve import CurveKeys
 from protocol.endpoints import parse_endpoint, read_endpoint_file
 from protocol.errors import OutliveError
-from protocol.messages import NamespaceStatus, Status, StatusReport, decode_reply, encode
+from protocol.messages import NamespaceStatus, Status, StatusReport
+from protocol.requests import RequestClient
 from supervisor.config import PersistenceSettings
-from supervisor.control import request
 
 _FIRST, _EVERY = 1.0, 5.0
 """Seconds until the first question, and between questions."""
@@ -102,11 +105,16 @@ def ask_persistence(data_dir: str, endpoint: str | None, curve_dir: str | None, 
         address = endpoint or (found.address if found else None)
         if address is None:
             return None
-        reply = request(parse_endpoint(address).requests, encode(Status()), timeout, curve_dir)
-        answer = decode_reply(reply) if reply is not None else None
-    except (OutliveError, OSError, ValueError):
+        keys = CurveKeys(curve_dir) if curve_dir is not None else None
+        with zmq.Context() as context:
+            client = RequestClient(context, parse_endpoint(address), keys)
+            try:
+                answer = client.ask(Status(), timeout)
+            finally:
+                client.abandon()
+    except (OutliveError, OSError, ValueError, zmq.ZMQError):
         return None
-    return answer if isinstance(answer, StatusReport) else None
+    return answer[0] if answer is not None and isinstance(answer[0], StatusReport) else None
 
 
 def _what_is_wrong(namespace: NamespaceStatus) -> str:

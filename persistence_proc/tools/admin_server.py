@@ -18,10 +18,11 @@ import zmq
 from persistence_proc.paths import Paths
 from protocol.curve import CurveKeys
 from protocol.disk import Disk
-from protocol.endpoints import connect_socket, parse_endpoint, read_endpoint_file
+from protocol.endpoints import parse_endpoint, read_endpoint_file
 from protocol.errors import PersistenceUnavailable
-from protocol.messages import Refused, RefusedCode, Reply, Request, decode_reply, encode
+from protocol.messages import Refused, RefusedCode, Reply, Request
 from protocol.notify import NOTIFY_VARIABLE
+from protocol.requests import RequestClient
 
 PATIENCE = 60.0  # seconds for an answer: the server may still be recovering, or saving
 RETRY = 0.2
@@ -34,14 +35,18 @@ class Connection:
         self._address, self._keys = address, keys
 
     def ask(self, request: Request, patience: float = PATIENCE) -> Reply:
-        """Raises `PersistenceUnavailable` when nothing was answered within `patience` seconds."""
+        """Raises `PersistenceUnavailable` when nothing was answered within `patience` seconds, `NotAllowed`."""
         deadline = time.monotonic() + patience
         with zmq.Context() as context:
-            while time.monotonic() < deadline:
-                reply = self._ask_once(context, request, min(5.0, patience))
-                if reply is not None and not (isinstance(reply, Refused) and reply.code is RefusedCode.RECOVERING):
-                    return reply
-                time.sleep(RETRY)
+            client = RequestClient(context, parse_endpoint(self._address), self._keys)
+            try:
+                while time.monotonic() < deadline:
+                    answer = client.ask(request, min(5.0, patience))
+                    if answer is not None and not _is_recovering(answer[0]):
+                        return answer[0]
+                    time.sleep(RETRY)
+            finally:
+                client.abandon()
         hint = "; if it wants keys: --curve-dir" if self._wants_keys else ""
         raise PersistenceUnavailable(f"the persistence process at {self._address} does not answer{hint}")
 
@@ -49,14 +54,9 @@ class Connection:
     def _wants_keys(self) -> bool:
         return self._keys is None and self._address.startswith("tcp://")
 
-    def _ask_once(self, context: zmq.Context[zmq.Socket[bytes]], request: Request, timeout: float) -> Reply | None:
-        with context.socket(zmq.REQ) as socket:
-            socket.linger = 0
-            if self._keys is not None:
-                self._keys.use(socket)
-            connect_socket(socket, parse_endpoint(self._address).requests)
-            socket.send(encode(request))
-            return decode_reply(socket.recv_multipart()[0]) if socket.poll(round(timeout * 1000)) else None
+
+def _is_recovering(reply: Reply) -> bool:
+    return isinstance(reply, Refused) and reply.code is RefusedCode.RECOVERING
 
 
 def is_served(disk: Disk, paths: Paths) -> bool:

@@ -126,13 +126,13 @@ def say_what_is_rude(fortress: Siege, lab: Effort) -> None:
 def test_a_bot_is_told_which_of_its_keys_is_wrong(
     fortress: Siege, curve_dir: Path, data_dir: Path, lab: Effort
 ) -> None:
-    """The wrong namespace by name; a key that the server does not know gets silence, and says where it waited."""
+    """By the server, or by its own library: to a stranger the server says not a word."""
     address, local = fortress.endpoint.address, data_dir / "local"
     with pytest.raises(NotAllowed, match="other"):
         connect("other", data_dir=local, endpoint=address, curve_dir=str(keys_of(curve_dir, "mine")))
-    with pytest.raises(PersistenceUnavailable, match="does not answer"):
-        connect("mine", data_dir=local, endpoint=address, curve_dir=str(keys_of(curve_dir, "stranger")), timeout=0.5)
-    with pytest.raises(PersistenceUnavailable):
+    with pytest.raises(NotAllowed, match="refuses our CURVE key"):
+        connect("mine", data_dir=local, endpoint=address, curve_dir=str(keys_of(curve_dir, "stranger")))
+    with pytest.raises(PersistenceUnavailable, match="does it want keys"):
         connect("mine", data_dir=local, endpoint=address, timeout=0.5)
     lab.count("hostile connections", 3)
 

@@ -13,7 +13,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import zmq
 
 from persistence_proc.pickle_file import Trailer, load_map, save_map
 from protocol.disk import Disk
@@ -195,13 +194,13 @@ def test_what_a_socket_gets_is_marked_before(lives: Lives) -> None:
     one_change(outbox)
     marks: list[int] = []
 
-    def send(parts: list[bytes], flags: int) -> None:
+    def send(parts: list[bytes]) -> None:
         found = read_outbox(lives.disk.moment().after_kill(), lives.folder, NAMESPACE, BOOT)
         marks.append(found.shipped)
 
     pump = mock.Mock(_outbox=outbox, _shipped=0, _bytes_in_flight=0)
     pump._session.namespace, pump._session.epoch = NAMESPACE, 1
-    Pump._ship(pump, mock.Mock(send_multipart=send, get=lambda option: zmq.POLLOUT))
+    Pump._ship(pump, mock.Mock(send_delta=send))
     assert marks == [1]
 
 

@@ -13,16 +13,18 @@ from typing import Any
 import pytest
 import zmq
 import zmq.auth
+from zmq.utils.monitor import recv_monitor_message
 
-from persistence_proc.security import load_access, take_lock
+from persistence_proc.security import load_access, secure_socket, take_lock
 from protocol.changes import encode_changes
 from protocol.curve import CurveKeys
 from protocol.disk import Disk
 from protocol.endpoints import parse_endpoint
-from protocol.errors import ConfigError, InsecureDirectory, StoreInUse
+from protocol.errors import ConfigError, InsecureDirectory, NotAllowed, PersistenceUnavailable, StoreInUse
 from protocol.frames import encode_record
 from protocol.messages import Delta, Opened, Refused, RefusedCode, Reply, Status, StatusReport, decode_reply, encode
-from strategy_proc import connect
+from protocol.requests import RequestClient
+from strategy_proc import Session, connect
 from tests.persistence_proc.commands import run
 from tests.persistence_proc.raw_session import insert, open_request
 from tests.persistence_proc.test_server import assert_one_line, start_and_fail
@@ -80,11 +82,12 @@ class Client:
             one.connect(target)
 
     def ask(self, request: object, seconds: float = LONG) -> Reply | None:
-        for direction in (zmq.POLLOUT, zmq.POLLIN):  # a refused connection takes no message either
-            if not self.requests.poll(round(seconds * 1000), direction):
-                return None
-            if direction == zmq.POLLOUT:
-                self.requests.send(encode(request))
+        try:
+            self.requests.send(encode(request), zmq.NOBLOCK)
+        except zmq.Again:  # a refused connection takes no message, from the moment when it learns of it
+            return None
+        if not self.requests.poll(round(seconds * 1000)):
+            return None
         return decode_reply(self.requests.recv_multipart()[0])
 
     def send(self, namespace: str) -> None:
@@ -145,6 +148,62 @@ def test_a_bot_with_a_key_keeps_its_state_and_a_person_with_one_settles_it(
         assert state.map("m") == {}
 
 
+def test_a_key_that_is_not_listed_is_told_so_at_once(address: str, curve_dir: Path, data_dir: Path) -> None:
+    keys = str(keys_of(curve_dir, "stranger"))
+    with pytest.raises(NotAllowed, match=f"{address} refuses our CURVE key"):
+        connect("mine", data_dir=data_dir / "local", endpoint=address, curve_dir=keys, timeout=LONG)
+    done = run("admin", data_dir / "state", "forget", "mine", "--yes", "--curve-dir", keys)
+    assert done.returncode == 1
+    assert_one_line(done.stderr, "refuses our CURVE key")
+
+
+def test_a_request_that_comes_behind_the_refusal_does_not_wait_for_ever(address: str, curve_dir: Path) -> None:
+    keys = CurveKeys(str(keys_of(curve_dir, "stranger")))
+    with zmq.Context() as context:
+        client = RequestClient(context, parse_endpoint(address), keys)
+        wait_until(lambda: not client.socket.poll(0, zmq.POLLOUT))
+        with pytest.raises(NotAllowed):
+            client.ask(Status(), LONG)
+        client.abandon()
+
+
+def test_a_bot_whose_key_was_taken_off_the_list_goes_on_when_it_is_back(curve_dir: Path, data_dir: Path) -> None:
+    address, listed = f"tcp://127.0.0.1:{two_free_ports()}", (curve_dir / "clients.toml").read_text()
+    arguments = ("--endpoint", address, "--curve-dir", str(curve_dir))
+    with PersistenceProcess(data_dir / "state", *arguments):
+        keys = str(keys_of(curve_dir, "mine"))
+        state = connect("mine", data_dir=data_dir / "local", endpoint=address, curve_dir=keys)
+    (curve_dir / "clients.toml").write_text("client = []")
+    with PersistenceProcess(data_dir / "state", *arguments):
+        state.map("m")["a"] = 1
+        with pytest.raises(NotAllowed, match="does not list it"):
+            state.flush(LONG)
+    (curve_dir / "clients.toml").write_text(listed)
+    with PersistenceProcess(data_dir / "state", *arguments):
+        wait_until(lambda: is_flushed(state), what="the bot is connected again")
+        state.close()
+
+
+def is_flushed(state: Session) -> bool:
+    try:
+        state.flush(LONG)
+    except NotAllowed:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("name", "hint"), [("admin", "is server.key its present key"), (None, "does it want keys")])
+def test_a_server_that_takes_no_such_keys_is_asked_for_the_right_ones(
+    address: str, curve_dir: Path, data_dir: Path, name: str | None, hint: str
+) -> None:
+    keys = None
+    if name is not None:
+        (curve_dir / "server.key").write_text((curve_dir / "stranger.key").read_text())
+        keys = str(keys_of(curve_dir, name))
+    with pytest.raises(PersistenceUnavailable, match=hint):
+        connect("mine", data_dir=data_dir / "local", endpoint=address, curve_dir=keys, timeout=0.3)
+
+
 def test_keys_that_can_not_be_used_are_named_in_one_line(address: str, data_dir: Path) -> None:
     with pytest.raises(ConfigError, match="no usable CURVE keys in"):
         connect("mine", data_dir=data_dir / "local", endpoint=address, curve_dir=str(data_dir))
@@ -186,6 +245,21 @@ def test_who_is_not_listed_gets_no_answer(address: str, curve_dir: Path, name: s
     with Client(address, curve_dir, name) as client, Client(address, curve_dir, "admin") as admin:
         assert admin.ask(Status()) is not None
         assert client.ask(Status(), seconds=0.5) is None
+
+
+def test_nobody_gets_in_while_nobody_looks_at_the_list(curve_dir: Path) -> None:
+    """As when the process stops: its sockets outlive its authenticator for a moment."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.REQ) as stranger:
+        secure_socket(router, str(curve_dir))
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        stranger.linger = 0
+        CurveKeys(str(keys_of(curve_dir, "stranger"))).use(stranger)
+        monitor = stranger.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+        stranger.connect(f"tcp://127.0.0.1:{port}")
+        event = recv_monitor_message(monitor)["event"]
+        stranger.disable_monitor()
+        monitor.close()
+    assert event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
 @pytest.mark.parametrize(

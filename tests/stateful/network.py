@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import zmq
-
 from protocol.messages import Reply, Request, decode_reply, encode
 
 Message = list[bytes]
@@ -94,13 +92,14 @@ class Wire:
         self.waiting = False
         self.replies: list[tuple[Reply, Message]] = []
 
-    # As a PUSH socket
+    # As a `DeltaSocket`
 
-    def get(self, option: int) -> int:
-        return zmq.POLLOUT if self._network.up else 0
+    def takes(self) -> bool:
+        return self._network.up
 
-    def send_multipart(self, parts: Sequence[bytes], flags: int) -> None:
+    def send_delta(self, parts: Sequence[bytes]) -> bool:
         self._network.deltas.append([bytes(part) for part in parts])
+        return True
 
     # As a `RequestClient`
 
