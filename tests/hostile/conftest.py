@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.siege import Siege
-from tests.persistence_proc.test_security import two_free_ports
+from tests.ports import two_free_ports
 from tests.processes import PersistenceProcess
 
 MEMORY = 2**27  # bytes of address space besides what this process has already

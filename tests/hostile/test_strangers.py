@@ -22,8 +22,9 @@ from tests.hostile.peers import RUDE, raw
 from tests.hostile.siege import MEGABYTE, Siege
 from tests.lab.effort import Effort
 from tests.persistence_proc.raw_session import RawSession, insert, open_request, replace
-from tests.persistence_proc.test_security import Client, keys_of, two_free_ports
+from tests.persistence_proc.test_security import Client, keys_of
 from tests.persistence_proc.test_server import assert_one_line, start_and_fail
+from tests.ports import two_free_ports
 from tests.processes import PersistenceProcess
 from tests.waiting import wait_until
 

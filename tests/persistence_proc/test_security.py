@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,21 +27,9 @@ from strategy_proc import Session, connect
 from tests.persistence_proc.commands import run
 from tests.persistence_proc.raw_session import insert, open_request
 from tests.persistence_proc.test_server import assert_one_line, start_and_fail
+from tests.ports import two_free_ports
 from tests.processes import PersistenceProcess
 from tests.waiting import LONG, wait_until
-
-
-def two_free_ports() -> int:
-    """A port that is free, as is the one behind it."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
 
 
 @pytest.fixture
