@@ -114,6 +114,8 @@ class Server:
             socket.maxmsgsize = MAX_MESSAGE_BYTES
             socket.rcvhwm, socket.sndhwm = RECEIVE_HIGH_WATER, SEND_HIGH_WATER
             socket.linger = LINGER_MS
+            if endpoint.directory is None:
+                _notice_vanished_peers(socket)
             secure_socket(socket, self._settings.curve_dir)
             try:
                 socket.bind(address)
@@ -289,3 +291,9 @@ class Server:
 def _is_last(request: object) -> bool:
     """What is still answered while stopping: a session's last questions."""
     return type(request).__name__ in ("Confirm", "Close")
+
+
+def _notice_vanished_peers(socket: zmq.Socket[Any]) -> None:
+    """By TCP's keep-alives, within two minutes: a host that lost its power says no good-bye."""
+    socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, 60
+    socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 15, 4

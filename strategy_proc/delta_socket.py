@@ -11,6 +11,10 @@ from protocol.curve import REFUSED, CurveKeys
 from protocol.endpoints import Endpoint, connect_socket
 from protocol.requests import RECONNECT_MS
 
+HEARTBEAT_MS = 2000
+"""Between two of ZMTP's PINGs on TCP, of which three may go unanswered. Nobody answers on this socket otherwise, and
+TCP takes a quarter of an hour to give up a peer that has vanished without a word. Requests have time-outs of their own.
+"""
 _POLLOUT = int(zmq.POLLOUT)  # an enum's own operators are slow
 LOST = zmq.EVENT_DISCONNECTED
 """The process at the other end is gone. ZeroMQ looks for the next one by itself."""
@@ -31,6 +35,9 @@ class DeltaSocket:
         self._push.linger = 0
         self._push.immediate = True
         self._push.reconnect_ivl, self._push.reconnect_ivl_max = RECONNECT_MS, 10 * RECONNECT_MS
+        if endpoint.directory is None:
+            self._push.heartbeat_ivl, self._push.heartbeat_timeout = HEARTBEAT_MS, 3 * HEARTBEAT_MS
+            self._push.heartbeat_ttl = 5 * HEARTBEAT_MS  # the server lets go then
         if keys is not None:
             keys.use(self._push)
         self.events = self._push.get_monitor_socket(LOST | REFUSED)
