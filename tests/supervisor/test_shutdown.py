@@ -23,7 +23,7 @@ from strategy_proc import connect
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 with connect() as state:
     numbers = state.map("numbers")
-    print("found", dict(numbers), flush=True)
+    print(f"found {dict(numbers)}", flush=True)  # one write: the supervisor may say something behind each
     for n in range(100):
         numbers[n] = n
     signal.sigwait({signal.SIGTERM})

@@ -34,7 +34,7 @@ def main():
         numbers = state.map("numbers")
         numbers["lives"] = numbers.get("lives", 0) + 1
         state.sync()
-        print("life", numbers["lives"], flush=True)
+        print(f"life {numbers['lives']}", flush=True)
         signal.pause()
 """
 

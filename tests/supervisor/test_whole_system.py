@@ -17,12 +17,12 @@ from strategy_proc import connect
 with connect() as state:
     numbers = state.map("numbers")
     count = numbers.get("count", 0)
-    print("found", count, flush=True)
+    print(f"found {count}", flush=True)
     while True:
         count += 1
         numbers["count"] = count
         if count % 1000 == 0:
-            print("put", count, flush=True)
+            print(f"put {count}", flush=True)
             state.beat()
 """
 PERSISTENCE = {"command": [sys.executable, "-m", "persistence_proc"]}
