@@ -20,5 +20,5 @@ MAX_SOCKET_PATH_BYTES = 107
 SESSION_SILENCE = 5.0
 """A session not heard for so long counts as gone, and another host may open its namespace."""
 
-CONFIRM_WAIT = 1.0
+CONFIRM_WAIT = 2.0
 """Longest time that a confirm request is held by the server; also the heartbeat of an idle session."""

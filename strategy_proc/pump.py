@@ -8,10 +8,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -35,6 +33,8 @@ from protocol.limits import CONFIRM_WAIT
 from protocol.messages import Close, Confirm, Confirmed, Delta, Done, Refused, RefusedCode, Reply, encode
 from protocol.notify import Notifier
 from protocol.requests import RequestClient
+from strategy_proc.beats import Beats
+from strategy_proc.bell import Bell
 from strategy_proc.delta_socket import DeltaSocket
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ log = logging.getLogger("outlive")
 WINDOW_BYTES = 4 * 2**20  # handed to the socket and not yet applied; small against a server's appetite for a second
 MESSAGE_BYTES = 2**19  # one delta; big for its overhead, and small for others whose changes wait behind it
 QUICKEST, IDLEST = 0.001, 0.04  # seconds between looks at the outbox: under traffic, and after a quiet while
-ASLEEP = 1.0  # seconds between looks at the sockets while everything is durable; the next change ends it at once
+ASLEEP = CONFIRM_WAIT  # seconds between looks at the sockets while everything is durable; a change ends it at once
+ASLEEP_BEATING = 1.0  # the same in a bot that beats: a beat is passed on at a look
 BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that died is noticed this soon
 PATIENCE = 0.5  # seconds over the asked wait until a reply counts as lost
 PROGRESS = 0.25  # seconds without any new acknowledgement until a backlog is folded for what it is
 HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing is shipped
 TRY_AGAIN = 1.0  # seconds after a failure of the pump itself, or a refusal of its keys
 WHOLE_STATE_PATIENCE = 5.0  # seconds before an accepted state that was sent counts as lost
-BEAT_EVERY = 0.2  # seconds between beats passed on to the supervisor
 
 _PROBLEMS: dict[RefusedCode, type[Exception]] = {
     RefusedCode.STATE_WENT_BACK: StateWentBack,
@@ -81,9 +81,7 @@ class Pump:
         self._applied_when_asked = self._durable_when_asked = applied
         self._whole_state_sent = ("", 0, 0.0)  # to which instance, behind which seq, when (monotonic seconds)
         self._notifier = Notifier()
-        self._beat_due = False
-        self._beat_at = 0.0
-        self._seq_at_beat = -1
+        self._beats = Beats(self._notifier, outbox, session._recorder)
         self._kept_house = 0.0
         self._progress_at = -PROGRESS  # monotonic seconds, of the newest acknowledgement
         self._connect_again_at = math.inf  # monotonic seconds; where the sockets were refused, they are made anew
@@ -93,12 +91,9 @@ class Pump:
         self._stopping = threading.Event()
         self._leaving = threading.Event()
         self._left = threading.Event()
-        self._bell_lock = threading.RLock()  # no one rings when the descriptor may be somebody else's
+        self._bell = Bell()
         self._sleep = threading.Lock()  # held by the pump; released, it wakes
         self._sleep.acquire()
-        self._ear, self._bell = os.pipe()
-        os.set_blocking(self._ear, False)
-        os.set_blocking(self._bell, False)
         self._thread = threading.Thread(target=self._run, name=f"outlive-pump-{session.namespace}", daemon=True)
 
     # For other threads
@@ -109,15 +104,14 @@ class Pump:
 
     def wake(self) -> None:
         """Look at the outbox now."""
-        with self._bell_lock:
-            if self._bell >= 0:
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._bell, b"!")
+        self._bell.ring()
         self._outbox.ring()
 
     def beat(self) -> None:
-        """Pass a beat on at the next look."""
-        self._beat_due = True
+        """Pass a beat on at the next look, within a second."""
+        self._beats.note()
+        if not self._beats.passed_on:  # the first one shortens the pump's sleep from then on
+            self._outbox.ring()
 
     def leave(self, timeout: float) -> bool:
         """Tell the server that the session is over; False if it did not answer in time."""
@@ -132,11 +126,7 @@ class Pump:
         if self._thread.ident is not None:
             self._thread.join()
         self._context.term()
-        with self._bell_lock:
-            ear, bell, self._ear, self._bell = self._ear, self._bell, -1, -1
-            for fd in (ear, bell):
-                if fd >= 0:
-                    os.close(fd)
+        self._bell.close()
 
     # The thread
 
@@ -181,7 +171,7 @@ class Pump:
         outbox, woken = self._outbox, True
         outbox.doorbell = self._sleep
         if outbox.seq == self._shipped and not self._stopping.is_set() and not self._leaving.is_set():
-            woken = self._sleep.acquire(timeout=ASLEEP)
+            woken = self._sleep.acquire(timeout=ASLEEP_BEATING if self._beats.passed_on else ASLEEP)
         outbox.doorbell = None
         return woken
 
@@ -249,8 +239,8 @@ class Pump:
     def _listen(self, client: RequestClient, deltas: DeltaSocket, pause: float) -> bool:
         """Wait for a reply or a wake-up, at most `pause` seconds. Whether there was one."""
         events = dict(self._poller_for(client, deltas).poll(round(pause * 1000)))
-        if self._ear in events:
-            os.read(self._ear, 4096)
+        if self._bell.ear in events:
+            self._bell.heard()
         if deltas.events in events:
             if deltas.next_event() == REFUSED:
                 self._session._note_problem(refused(self._endpoint.address))
@@ -270,7 +260,7 @@ class Pump:
         awaited = client.socket if client.waiting else None
         if self._poller is None or self._awaited is not awaited:
             self._poller, self._awaited = zmq.Poller(), awaited
-            for source in (self._ear, deltas.events, *([awaited] if awaited else [])):
+            for source in (self._bell.ear, deltas.events, *([awaited] if awaited else [])):
                 self._poller.register(source, zmq.POLLIN)
         return self._poller
 
@@ -341,20 +331,4 @@ class Pump:
         if moved or now - self._kept_house >= HOUSEKEEPING:
             self._kept_house = now
             self._outbox.maintain(progress=now < self._progress_at + PROGRESS)
-        if self._beat_due and now - self._beat_at >= BEAT_EVERY and self._changes_go_on():
-            self._beat_due, self._beat_at = False, now
-            self._notifier.beat()
-
-    def _changes_go_on(self) -> bool:
-        """Whether a bot that beats could change its maps too: another thread may hold the lock for ever.
-
-        Never waits, and takes the lock only when nothing has changed since the last beat.
-        """
-        before, self._seq_at_beat = self._seq_at_beat, self._outbox.seq
-        if self._seq_at_beat != before:
-            return True
-        lock = self._session._recorder.lock
-        free = lock.acquire(blocking=False)
-        if free:
-            lock.release()
-        return free
+        self._beats.pass_on(now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,10 +68,7 @@ class SteppedPump(Pump):
     def stop(self) -> None:
         self._stopping.set()
         self.wire.abandon()
-        for fd in (self._ear, self._bell):
-            if fd >= 0:
-                os.close(fd)
-        self._ear = self._bell = -1
+        self._bell.close()
 
 
 class Worker:

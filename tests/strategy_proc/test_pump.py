@@ -163,7 +163,10 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> Iterator[LineReader]:
     reader.close()
 
 
-def test_a_beat_is_passed_on_only_while_the_maps_can_be_changed(server: ScriptedServer, notes: LineReader) -> None:
+def test_a_beat_is_passed_on_only_while_the_maps_can_be_changed(
+    server: ScriptedServer, notes: LineReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strategy_proc.pump.ASLEEP_BEATING", 0.01)
     state = server.open()
     assert notes.read_line() == "ready"
     state.beat()
@@ -177,6 +180,20 @@ def test_a_beat_is_passed_on_only_while_the_maps_can_be_changed(server: Scripted
         with pytest.raises(TimeoutError):
             notes.read_line(deadline=0)
     assert notes.read_line() == "beat"
+    leave(state)
+
+
+def test_a_quiet_bots_first_beat_does_not_wait_until_its_pump_looks(
+    server: ScriptedServer, notes: LineReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strategy_proc.pump.ASLEEP", 3600.0)
+    monkeypatch.setattr("strategy_proc.pump.ASLEEP_BEATING", 0.01)
+    state = server.open()
+    assert notes.read_line() == "ready"
+    wait_until(lambda: state._outbox.doorbell is not None, what="the pump sleeps")  # type: ignore[attr-defined]
+    for _ in range(2):
+        state.beat()
+        assert notes.read_line() == "beat"
     leave(state)
 
 
