@@ -188,7 +188,8 @@ class SegmentChain:
         active, acked = self.tail[0], self.acked
         sealed = self._older(active)
         waiting = sum(self._acked_durably < s.last <= acked for s in sealed)
-        if waiting > 1 and not active.poisoned:  # one is usual: it waits for the next spare, which says it
+        # One is usual: it waits for the next spare, which says it. On a full disk it is the next spare.
+        if waiting > (0 if self.full_disk else 1) and not active.poisoned:
             active.mark(self._disk, ACKED_AT, acked)
             self._sync_one(active)
             self._acked_durably = acked

@@ -146,7 +146,12 @@ class OutboxFolder:
     def spare(self, marks: Marks) -> OpenSegment:
         """An empty synced segment without number, a reused one if there is one. Raises OSError."""
         if not self._reusable:
-            return self.create((), marks, SEGMENT_BYTES - RECORDS_AT)
+            try:
+                return self.create((), marks, SEGMENT_BYTES - RECORDS_AT)
+            except OSError:
+                if not self._retired:
+                    raise
+                self.sync()  # a full disk: what was retired has its room already
         old = self._reusable.pop()
         old.view.release()
         segment = OpenSegment(old.path, old.fd, old.mapping)  # to whoever remembers the old one this is another

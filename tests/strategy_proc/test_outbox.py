@@ -229,6 +229,28 @@ def test_a_large_record_gets_a_segment_of_its_size(lives: Lives) -> None:
     assert seqs(lives.read().records) == list(range(1, 9)) == seqs(ship(outbox, 0))
 
 
+@pytest.mark.parametrize("filled_before", range(4))
+def test_on_a_full_disk_what_is_acknowledged_makes_room_for_what_comes(lives: Lives, filled_before: int) -> None:
+    """Whatever the outbox had made for itself when the disk filled up: two segments are enough to go on for ever."""
+    outbox = lives.start()
+    for _ in range(filled_before):
+        fill_and_acknowledge(outbox)
+    lives.disk.full = True
+    for _ in range(10):
+        fill_and_acknowledge(outbox)
+    assert lives.read().last == outbox.seq
+
+
+def fill_and_acknowledge(outbox: Outbox) -> None:
+    """Put until another segment is begun, while the server keeps up and the pump keeps house."""
+    segment = outbox.tail[0]
+    while outbox.tail[0] is segment:
+        put(outbox, size=50_000)
+    outbox.mark_acked(outbox.seq)
+    for _ in range(2):
+        outbox.maintain()
+
+
 def test_a_large_record_on_a_full_disk_is_refused(lives: Lives) -> None:
     outbox = lives.start()
     lives.disk.full = True
