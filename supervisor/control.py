@@ -3,7 +3,8 @@
     REQ -> REP over ipc, RUN_DIR/control; one JSON `Command`, one JSON `Answer` of at most a few hundred KiB
 
 The run directory is private (0700), so only the same user comes this far. It also holds LOCK (one supervisor for one
-directory), ID (the mark by which orphans are found) and the logs.
+directory), ID (the mark by which orphans are found, and the place it was made for: a copy of the directory makes a
+mark of its own) and the logs.
 """
 
 from __future__ import annotations
@@ -141,10 +142,14 @@ class RunDir:
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = -1
+        self._held = -1
+        """Of the directory itself: while it is open, none that replaces it can get its number, and so its mark."""
+        self._mark = ""
 
     def lock(self) -> None:
         """Make it, check it, take it. Raises `InsecureDirectory` and `OSError` too."""
         make_private(self.path)
+        self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock = os.open(os.path.join(self.path, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         until = time.monotonic() + _LAST_BREATH
         while not self._take():
@@ -178,23 +183,31 @@ class RunDir:
         return True
 
     def unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        for fd in (self._lock, self._held):
+            if fd >= 0:
+                os.close(fd)
+        self._lock = self._held = -1
 
     @property
     def mark(self) -> str:
-        """The id of this directory, made once."""
+        """The id of this directory, in it as "ID DEVICE:INODE". A copy is another place, whose supervisor must not
+        take the children of the first for its orphans: it is made anew there. Raises `OSError`."""
+        if not self._mark:
+            status = os.stat(self.path)
+            self._mark = self._mark_made_for(f"{status.st_dev}:{status.st_ino}")
+        return self._mark
+
+    def _mark_made_for(self, place: str) -> str:
         path = os.path.join(self.path, "ID")
         try:
-            with open(path) as file:
-                mark = file.read().strip()
+            with open(path, errors="replace") as file:
+                mark, _, made_for = file.read().strip().partition(" ")
         except FileNotFoundError:
-            mark = ""
-        if not mark:
+            mark = made_for = ""
+        if not mark or made_for != place:
             mark = secrets.token_hex(16)
             with open(path, "w") as file:
-                file.write(mark + "\n")
+                file.write(f"{mark} {place}\n")
         return mark
 
     @property

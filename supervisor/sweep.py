@@ -1,7 +1,8 @@
 """Find what an earlier supervisor left behind: processes that carry our mark in their environment.
 
 Direct children die with their supervisor (`launcher`); this finds their helpers, and everything on systems without a
-parent-death signal. Called while the run directory is locked: no living supervisor owns what is found.
+parent-death signal. Called while the run directory is locked, and the mark is that directory's alone: no living
+supervisor owns what is found.
 """
 
 from __future__ import annotations

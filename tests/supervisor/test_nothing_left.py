@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from supervisor.control import AlreadyRunning, RunDir
 from supervisor.sessions import kill_session, members
 from tests.processes import WorkerProcess
 from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program
-from tests.waiting import wait_until
+from tests.waiting import LONG, wait_until
 
 STANDS_STILL = f"""
 import os, runpy, signal, sys
@@ -123,6 +124,53 @@ def test_a_lock_without_a_name_is_not_taken_for_nobodys(data_dir: Path, monkeypa
     with open(data_dir / "run" / "LOCK") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     run_dir.unlock()
+
+
+def test_a_supervisor_on_a_copy_of_a_data_directory_leaves_the_programs_of_the_original_alone(data_dir: Path) -> None:
+    for name in ("one", "two"):
+        (data_dir / name).mkdir(mode=0o700)
+    with SupervisorProcess(data_dir / "one", {"strategies.a": program("helper")}) as original:
+        original.wait_for("a", "running")
+        wait_until(lambda: original.log("a").count("helper ") > 0)
+        helper = int(re.findall(r"^helper (\d+)$", original.log("a"), re.MULTILINE)[0])
+        before = {name: original.program(name).pid for name in ("persistence", "a")}
+        subprocess.run(["cp", "-a", data_dir / "one" / "state", data_dir / "two" / "state"], check=True, timeout=LONG)
+        with SupervisorProcess(data_dir / "two", {"strategies.b": program("serve")}) as copy:
+            copy.wait_for("b", "running")
+            assert "left behind by an earlier run" not in copy.errors()
+            assert copy.terminate() == 0
+        assert {name: original.program(name).pid for name in ("persistence", "a")} == before
+        assert not is_gone(helper)
+        assert original.terminate() == 0
+        os.kill(helper, signal.SIGKILL)
+
+
+def test_a_run_directory_that_was_moved_keeps_its_mark_and_a_copy_has_its_own(data_dir: Path) -> None:
+    (data_dir / "run").mkdir(mode=0o700)
+    mark = RunDir(str(data_dir / "run")).mark
+    (data_dir / "run").rename(data_dir / "moved")
+    shutil.copytree(data_dir / "moved", data_dir / "copy")
+    marks = [RunDir(str(data_dir / name)).mark for name in ("moved", "copy", "copy", "moved")]
+    assert marks == [mark, marks[1], marks[1], mark]
+    assert marks[1] != mark
+
+
+def test_a_directory_put_in_the_place_of_a_locked_one_never_gets_its_mark(data_dir: Path) -> None:
+    """Its number would be free again, and maybe the next directory's, if nobody held it."""
+    first = RunDir(str(data_dir / "run"))
+    first.lock()
+    mark = first.mark
+    shutil.copytree(first.path, data_dir / "backup")
+    removed = os.stat(first.path)
+    shutil.rmtree(first.path)
+    assert any(os.path.samestat(os.fstat(fd), removed) for fd in open_descriptors())
+    shutil.copytree(data_dir / "backup", first.path)
+    assert RunDir(first.path).mark != mark
+    first.unlock()
+
+
+def open_descriptors() -> list[int]:
+    return [int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
 
 
 # A program ends
