@@ -6,6 +6,8 @@ as `python -m` would; but only now, so that nothing there can be taken for a mod
 
 With --spare the process has its libraries ready and waits for the word on descriptor FD before it does any of this
 (`supervisor.spare`). Until then it is nobody: no socket, no lock, no thread of ours, and nothing of the strategy's own.
+The word names the working directory once more: where its path is a link to the newest release, the directory that the
+spare was started in is yesterday's.
 """
 
 from __future__ import annotations
@@ -18,12 +20,18 @@ from typing import NoReturn
 
 from protocol.notify import NOTIFY_VARIABLE
 
-WORD = b"go\n"
-"""What makes a spare the strategy. The end of the pipe without it: nobody needs it any more."""
+_GO, _END = b"go ", b"\0"
 ALWAYS = ("strategy_proc", "msgspec", "zmq")
 """What a strategy of ours imports anyway."""
+_READ_BYTES = 1 << 16
 _NO_SPARE = 70
 """Exit code of one that can't be a spare (EX_SOFTWARE)."""
+
+
+def word(cwd: str | None) -> bytes:
+    """What makes a spare the strategy, which works in `cwd` (None: where it is). The end of the pipe without it:
+    nobody needs it any more."""
+    return _GO + os.fsencode(cwd or "") + _END
 
 
 def main(arguments: list[str]) -> int:
@@ -59,6 +67,7 @@ def run(entry: str) -> int:
 def wait_for_the_word(fd: int, module_name: str, libraries: list[str]) -> None:
     """Import what was asked for, say "warm", wait. Returns only when this process is to be the strategy."""
     os.set_inheritable(fd, False)
+    started_in = os.getcwd()
     for name in (*ALWAYS, *libraries):
         try:
             importlib.import_module(name)
@@ -69,11 +78,28 @@ def wait_for_the_word(fd: int, module_name: str, libraries: list[str]) -> None:
     gc.collect()
     gc.freeze()  # what the libraries have made stays; the strategy's collector need not walk it
     os.write(int(os.environ[NOTIFY_VARIABLE]), b"warm\n")
-    word = os.read(fd, len(WORD))
+    said = b""
+    while not said.endswith(_END) and (more := os.read(fd, _READ_BYTES)):
+        said += more
     os.close(fd)
-    if word != WORD:
+    if not (said.startswith(_GO) and said.endswith(_END)):
         os._exit(0)
+    _go_to(os.fsdecode(said[len(_GO) : -len(_END)]), started_in)
     importlib.invalidate_caches()  # files that have come since
+
+
+def _go_to(cwd: str, started_in: str) -> None:
+    """Work where the strategy is to work now, and look for modules there as a process that is started now would."""
+    if not cwd:
+        return
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        sys.exit(f"outlive: {cwd}: {error.strerror}")
+    given = os.environ.get("PYTHONPATH")  # its relative paths were made absolute when this process began
+    relative = [path for path in given.split(os.pathsep) if not os.path.isabs(path)] if given else []
+    now = {os.path.abspath(os.path.join(started_in, path)): os.path.abspath(path) for path in relative}
+    sys.path[:] = [now.get(path, path) for path in sys.path]
 
 
 def _give_up(why: str) -> NoReturn:

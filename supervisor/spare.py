@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from supervisor.child import Child
 from supervisor.config import RestartSettings
-from supervisor.entry import WORD
+from supervisor.entry import word
 from supervisor.exit_codes import exit_text
 from supervisor.lifecycle import State
 from supervisor.programs import Program
@@ -66,12 +66,12 @@ class Spare:
             elif self.state is SpareState.WARMING and self.child:
                 self.child.kill()  # reported when it has ended
 
-    def take(self) -> Child | None:
+    def take(self, program: Program) -> Child | None:
         """The process that is the strategy from now on; None when there is none that is ready."""
         child = self.child
         if self.state is not SpareState.READY or child is None:
             return None
-        if not child.tell(WORD):
+        if not child.tell(word(program.cwd)):
             return None  # it is dead, which is noticed soon
         self.state, self.child = SpareState.NONE, None
         self._delay = 0.0

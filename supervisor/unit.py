@@ -211,12 +211,13 @@ class Unit:
         output = self.output.begin()
         if self.output.log.opened != self._spare_log:
             self.spare.drop()  # it would print into a file that somebody has moved or deleted
-        spare = self.spare.take()
+        spare = self.spare.take(self.program)
         try:
             self.child = spare or self._spawn_process(self.program, output)
         except OSError as error:
-            self.last_exit, self.last_reason = OUT_OF_PROCESSES, f"not started: {error.strerror or error}"
-            self._say("not started", f"{error.strerror or error}")
+            why = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+            self.last_exit, self.last_reason = OUT_OF_PROCESSES, f"not started: {why}"
+            self._say("not started", why)
             self.happens(self._judge(OUT_OF_PROCESSES))
             return
         again = f"again after: {self.last_reason}" if self.last_reason else ""

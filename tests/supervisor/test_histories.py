@@ -133,7 +133,7 @@ def test_no_process_to_be_had_is_a_death_like_another() -> None:
 
 
 def with_a_spare() -> Story:
-    story = Story(spare=True)
+    story = Story(spare=True, cwd="/bots")
     story.starts_and_is_ready()
     story.warms_a_spare()
     return story
@@ -144,7 +144,7 @@ def test_a_spare_becomes_the_program_and_another_is_made_when_that_has_settled()
     spare = story.spare
     story.dies(-signal.SIGKILL)
     assert story.child is spare
-    assert spare.told == [b"go\n"]
+    assert spare.told == [b"go /bots\0"]
     assert (story.state, story.spare) == ("starting", None)
     story.passes(60.0)
     assert story.spare is None, "it would take the processor from the program that starts"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,59 @@ def test_the_death_of_a_spare_is_none_of_the_strategy(data_dir: Path) -> None:
         assert (after.pid, after.restarts) == (status.pid, 0)
         kill(status.pid)
         assert supervisor.wait_for("a", "running", but_not=status.pid).restarts == 1
+        assert supervisor.terminate() == 0
+
+
+RELEASE = """
+import os, signal, helpers
+
+def main():
+    with open(os.environ["LIVES"], "a") as file:
+        print({release!r}, helpers.RELEASE, os.path.basename(os.getcwd()), file=file)
+    os.write(int(os.environ["OUTLIVE_NOTIFY_FD"]), b"ready\\n")
+    while True:
+        signal.pause()
+"""
+
+
+def released(folder: Path, release: str) -> None:
+    """A release of the bot, with a module of its own in lib/, and `current` that points at it."""
+    (folder / release / "lib").mkdir(parents=True)
+    (folder / release / "bot.py").write_text(RELEASE.format(release=release))
+    (folder / release / "lib" / "helpers.py").write_text(f"RELEASE = {release!r}")
+    (folder / "new").symlink_to(release)
+    (folder / "new").rename(folder / "current")
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_spare_of_before_a_deployment_by_symlink_runs_the_code_of_after_it(data_dir: Path, is_removed: bool) -> None:
+    released(data_dir, "r1")
+    path = os.pathsep.join(["lib", *filter(None, [os.environ.get("PYTHONPATH")])])
+    settings = {"cwd": "current", "env": {"PYTHONPATH": path, "LIVES": str(data_dir / "lives")}}
+    with SupervisorProcess(data_dir, tables(**settings)) as supervisor:
+        before = with_spare(supervisor)
+        released(data_dir, "r2")
+        if is_removed:
+            shutil.rmtree(data_dir / "r1")
+        kill(before.pid)
+        assert supervisor.wait_for("a", "running", but_not=before.pid).pid == before.spare_pid
+        assert (data_dir / "lives").read_text().splitlines() == ["r1 r1 r1", "r2 r2 r2"]
+        supervisor.terminate()
+
+
+def test_a_spare_whose_working_directory_has_gone_is_a_start_that_fails_and_says_why(data_dir: Path) -> None:
+    (data_dir / "work").mkdir()
+    (data_dir / "bot.py").write_text(BOT)
+    path = os.pathsep.join([str(data_dir), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with SupervisorProcess(data_dir, tables(cwd="work", env={"PYTHONPATH": path})) as supervisor:
+        before = with_spare(supervisor)
+        (data_dir / "work").rename(data_dir / "elsewhere")
+        kill(before.pid)
+        wait_until(lambda: "not started" in supervisor.happenings("a"))
+        assert f"outlive: {data_dir / 'work'}: No such file or directory\n" in supervisor.log("a")
+        assert f"a not started: {data_dir / 'work'}: No such file or directory" in supervisor.errors()
+        (data_dir / "elsewhere").rename(data_dir / "work")
+        supervisor.wait_for("a", "running", but_not=before.pid)
         assert supervisor.terminate() == 0
 
 
