@@ -43,6 +43,8 @@ class Namespace:
         self.carried: list[MapEntry] = []
         # Of the present session, as far as this process has heard it
         self.heard: float | None = None
+        self.fitted: float | None = None
+        """When it last showed that its history is ours, monotonic seconds."""
         self.gap = False
         self.accepted = False
         """A person said that the live session is right."""
@@ -80,11 +82,12 @@ class Namespace:
         newest = self.openers.get(request.identity.hex())
         if newest is not None and (request.life, request.attempt) <= newest:
             return refused(RefusedCode.STALE_OPEN, "a newer open of this outbox was already read", newest[0])
+        return self.check_history(request, store_id) or self._check_alive(request, now)
+
+    def check_history(self, request: Open, store_id: bytes) -> Refused | None:
+        """Why the outbox that asks and the state here are not of one history, or None. Only a person settles that."""
         if request.store_id and request.store_id != store_id:
             return foreign_store(self.name, request.store_id, store_id)
-        return self._check_history(request) or self._check_alive(request, now)
-
-    def _check_history(self, request: Open) -> Refused | None:
         if self.applied < request.acked:
             return went_back(self.name, f"its outbox saw change {request.acked} acknowledged", self.applied)
         if request.epoch > self.epoch:
@@ -109,8 +112,7 @@ class Namespace:
 
     def open(self, request: Open, now: float) -> None:
         """Hand out the next epoch; the one before is fenced from here on. `since` stays for the same outbox."""
-        if not self._is_owner(request):
-            self.since = self.epoch + 1
+        self.since = self.since_of(request)
         self.epoch += 1
         if self.openers.get(request.identity.hex(), (-1, 0))[0] != request.life:  # else: the same life, asking again
             self.was_closed = self.closed
@@ -121,6 +123,11 @@ class Namespace:
             del self.openers[next(iter(self.openers))]
         self.heard, self.closed, self.gap = now, False, False
         self.accepted = self.snapshot_wanted = self.snapshot_told = False
+        self.note_fit(now)
+
+    def since_of(self, request: Open) -> int:
+        """`since` of the session that this open begins."""
+        return self.since if self._is_owner(request) else self.epoch + 1
 
     def _is_owner(self, request: Open) -> bool:
         """Whether the outbox that asks is the newest session's. After `adopt` that is whoever knows its epoch."""
@@ -148,6 +155,17 @@ class Namespace:
         if request.acked > self.applied:
             return went_back(self.name, f"its outbox saw change {request.acked} acknowledged", self.applied)
         return self.check_session(request.epoch)
+
+    def note_fit(self, now: float) -> None:
+        """The present session's history is ours. What a person accepted meanwhile was for nothing, and is over."""
+        self.fitted = now
+        if not self.snapshot_wanted:
+            self.accepted = False
+
+    def fits(self, now: float) -> bool:
+        """Whether a live session has shown within the last seconds that there is nothing to settle."""
+        silent = self.fitted is None or now - self.fitted >= SESSION_SILENCE
+        return not (silent or self.closed or self.snapshot_wanted)
 
     def adopt(self, request: Confirm) -> None:
         """A person accepted this live session: its epoch is the valid one, and its whole state is wanted."""

@@ -86,7 +86,7 @@ class Requests:
         if isinstance(request, Open):
             return self._begin_open(address, request, namespace, now)
         if isinstance(request, Accept):
-            return self._accept(request, namespace)
+            return self._accept(request, namespace, now)
         known = namespace or Namespace(NamespaceEntry(name=request.namespace))  # type: ignore[union-attr]
         if isinstance(request, Forget):
             return self._begin_forget(address, request, namespace, now)
@@ -120,6 +120,8 @@ class Requests:
         if refusal is not None:
             namespace.adopt(request)
             self._store.pending.touch(namespace.name, now)
+        else:
+            namespace.note_fit(now)
         namespace.heard = now
         if refusal is not None and not namespace.snapshot_told:
             namespace.snapshot_told = True  # once at once, then after each wait: it may be on its way
@@ -128,14 +130,17 @@ class Requests:
         self._hold(address, request, namespace, now + wait)
         return None
 
-    def _accept(self, request: Accept, namespace: Namespace | None) -> Reply:
+    def _accept(self, request: Accept, namespace: Namespace | None, now: float) -> Reply:
         if namespace is None:
             namespace = Namespace(NamespaceEntry(name=request.namespace))
             self._store.add(namespace)
         if namespace.refused:
             return refused(RefusedCode.NAMESPACE_DAMAGED, namespace.refused)
+        if namespace.fits(now):
+            text = f"the live session of namespace {namespace.name!r} fits the state here (change {namespace.applied})"
+            return refused(RefusedCode.SESSION_ALIVE, f"nothing to settle: {text}, and its changes are being taken")
         namespace.accepted = True
-        return Done(message="the live session of this namespace will be asked for its whole state")
+        return Done(message="its whole state will be taken from it, unless it turns out to fit when it is next heard")
 
     def _begin_forget(self, address: bytes, request: Forget, namespace: Namespace | None, now: float) -> Reply | None:
         if namespace is None:

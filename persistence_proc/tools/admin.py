@@ -2,7 +2,8 @@
 
 accept   What the persistence process has is right, and an outbox that disagrees goes to the quarantine; or, while
          its bot lives, the bot's state is right and is taken as a whole; or, for a namespace that recovery refused,
-         go on without the maps that are lost.
+         go on without the maps that are lost. Where the two sides agree there is nothing to settle, and nothing is
+         changed.
 forget   Delete a namespace: its maps for good, and its outbox.
 
 Exit codes: 0 done; 1 not done, one line says why; 2 wrong use.
@@ -14,16 +15,19 @@ import os
 
 import click
 
+from persistence_proc.catalog import NamespaceEntry
 from persistence_proc.paths import Paths
-from persistence_proc.recovery import look, recover
+from persistence_proc.recovery import Seen, recover
 from persistence_proc.recovery_table import Action
 from persistence_proc.security import take_lock
 from persistence_proc.tools.admin_server import Connection, is_served, running_server, serving
 from persistence_proc.tools.command import run
-from persistence_proc.tools.outbox_admin import claim_outbox, remove_outbox, set_outbox_aside
+from persistence_proc.tools.outbox_admin import claim_outbox, held_in_outbox, remove_outbox, set_outbox_aside
+from persistence_proc.tools.outbox_fit import OutboxFit, judge_outbox
+from persistence_proc.tools.reading import look_settled, lost_journal
 from protocol.disk import Disk
 from protocol.errors import ConfigError, NamespaceInUse, OutliveError, StateRefused
-from protocol.messages import Accept, Forget, Refused, RefusedCode
+from protocol.messages import Accept, Done, Forget, Refused, RefusedCode
 from protocol.names import check_namespace
 
 
@@ -48,19 +52,22 @@ _curve_dir = click.option(
 def accept(namespace: str, data_dir: str, outbox_dir: str | None, curve_dir: str | None) -> None:
     """Go on from the state that is there, although something else was newer."""
     disk, paths = Disk(), _paths(data_dir, namespace)
-    if _lost_maps(disk, paths, namespace):
+    seen, unreadable = _look(disk, paths)
+    if seen is not None and _has_lost_maps(seen, namespace):
         _accept_loss(disk, paths, namespace)
         return
     folder = outbox_dir or paths.outbox(namespace)
     if not disk.exists(folder):
-        raise OutliveError(f"nothing to accept: namespace {namespace!r} has no outbox in {folder} (see --outbox-dir)")
+        raise OutliveError(f"nothing to settle: namespace {namespace!r} has no outbox in {folder} (see --outbox-dir)")
     try:
         lock = claim_outbox(disk, folder, namespace)
     except NamespaceInUse:
         _ask_for_snapshot(running_server(disk, paths, curve_dir), namespace)
         return
     try:
-        click.echo(set_outbox_aside(disk, paths, folder, namespace))
+        if unreadable:
+            raise OutliveError(f"whether the outbox of {namespace!r} fits can't be seen: {unreadable}")
+        _settle_outbox(disk, paths, folder, seen, namespace)
     finally:
         if lock is not None:
             disk.close(lock)
@@ -104,17 +111,43 @@ def _ask_for_snapshot(server: Connection, namespace: str) -> None:
     reply = server.ask(Accept(namespace=namespace))
     if isinstance(reply, Refused):
         raise OutliveError(reply.message)
-    click.echo(f"namespace {namespace!r} has a live bot: its whole state will be taken from it")
+    said = reply.message if isinstance(reply, Done) else ""
+    click.echo(f"namespace {namespace!r} has a live bot: {said}")
 
 
-def _lost_maps(disk: Disk, paths: Paths, namespace: str) -> bool:
-    """Whether recovery refuses this namespace for maps that are lost. Raises OSError when that can't be seen."""
+def _look(disk: Disk, paths: Paths) -> tuple[Seen | None, str]:
+    """What is on disk, None if that is no store yet; and why nobody could go on from it, empty if one can."""
     try:
-        seen = look(disk, paths.data_dir)
-    except (StateRefused, FileNotFoundError):  # no state to speak of, or a running process moves its files
-        return False
-    found = seen.found if seen else []
-    return any(one.key[0] == namespace and one.action is Action.REFUSE_NAMESPACE for one in found)
+        seen = look_settled(disk, paths.data_dir)
+    except (StateRefused, FileNotFoundError) as error:
+        return None, str(error)
+    if seen is None:
+        return None, lost_journal(disk, paths)
+    stopped = [one.problems for one in seen.found if one.action is Action.REFUSE_START]
+    return seen, "; ".join(stopped)
+
+
+def _has_lost_maps(seen: Seen, namespace: str) -> bool:
+    """Whether recovery refuses this namespace for maps that are lost."""
+    return any(one.key[0] == namespace and one.action is Action.REFUSE_NAMESPACE for one in seen.found)
+
+
+def _settle_outbox(disk: Disk, paths: Paths, folder: str, seen: Seen | None, namespace: str) -> None:
+    """Set an outbox aside that the state here does not fit. Raises `OutliveError` for one that fits."""
+    entry = seen.known.books.namespaces.get(namespace) if seen else None
+    fit = judge_outbox(disk, folder, entry or NamespaceEntry(name=namespace), seen.known.store_id if seen else b"")
+    if not fit.conflict:
+        raise OutliveError(f"nothing to settle: the outbox of {namespace!r} fits the state here; {_next(fit)}")
+    click.echo(f"setting aside {held_in_outbox(disk, folder)}: {fit.conflict}")
+    click.echo(f"set aside, kept in {set_outbox_aside(disk, paths, folder, namespace)}")
+
+
+def _next(fit: OutboxFit) -> str:
+    """What the next connect does, in words."""
+    words = "it holds no unacknowledged changes"
+    if fit.waiting:
+        words = f"its {fit.waiting} unacknowledged changes will be taken at the next connect"
+    return words + (f", and {fit.foreign} of another history set aside" if fit.foreign else "")
 
 
 def _accept_loss(disk: Disk, paths: Paths, namespace: str) -> None:

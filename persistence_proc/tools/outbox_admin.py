@@ -28,18 +28,20 @@ def claim_outbox(disk: Disk, folder: str, namespace: str) -> int | None:
     return fd
 
 
+def held_in_outbox(disk: Disk, folder: str) -> str:
+    """Which changes `set_outbox_aside` would take away, in words."""
+    return _changes_held(disk, [os.path.join(folder, name) for name in _contents(disk, folder)])
+
+
 def set_outbox_aside(disk: Disk, paths: Paths, folder: str, namespace: str) -> str:
-    """Move the outbox's contents into the quarantine, durably; what was done, for people."""
+    """Move the outbox's contents into a new folder of the quarantine, durably; the folder."""
     names = _contents(disk, folder)
-    if not names:
-        return f"nothing to set aside: {folder} holds no changes"
-    held = _changes_held(disk, [os.path.join(folder, name) for name in names])
     target = _new_folder(disk, paths, folder, namespace)
     for name in names:
         disk.replace(os.path.join(folder, name), os.path.join(target, name))
     disk.fsync_dir(target)
     disk.fsync_dir(folder)
-    return f"set aside {held}, kept in {target}"
+    return target
 
 
 def remove_outbox(disk: Disk, folder: str) -> int:

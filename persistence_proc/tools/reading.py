@@ -13,6 +13,7 @@ from persistence_proc.paths import Paths
 from persistence_proc.pickle_file import load_map
 from persistence_proc.recovery import Seen, look
 from persistence_proc.survey import map_files
+from persistence_proc.tools.outbox_fit import gap_before, newer_records
 from protocol.changes import DROP, apply_change, decode_changes
 from protocol.disk import Disk, boot_id
 from protocol.errors import Damaged, MalformedMessage, OutliveError, StateRefused
@@ -79,29 +80,35 @@ def read_store(disk: Disk, data_dir: str) -> ShownStore:
     return store
 
 
-def _read_settled(disk: Disk, paths: Paths) -> ShownStore:
-    """Files and journal; again where a running process has replaced something meanwhile."""
-    problem = ""
-    for _ in range(ATTEMPTS):
+def look_settled(disk: Disk, data_dir: str) -> Seen | None:
+    """`look`; again where a running process has replaced something meanwhile, or it seems that something is lost.
+
+    Raises what the last look raised: `StateRefused`, OSError.
+    """
+    for _ in range(ATTEMPTS - 1):
         try:
-            seen = look(disk, paths.data_dir)
-        except FileNotFoundError as error:
-            problem = f"{error.filename} is missing"
+            seen = look(disk, data_dir)
+        except (StateRefused, OSError):
             continue
-        except OSError as error:
-            problem = f"{error.filename}: {error.strerror}"
-            continue
-        except StateRefused as error:
-            problem = str(error)
-            continue
-        if seen is not None and any(found.is_refused for found in seen.found):
-            last = _from_journal(seen)
-            continue
-        return _from_journal(seen) if seen is not None else _from_files(disk, paths, _lost_journal(disk, paths))
-    return last if not problem else _from_files(disk, paths, problem)
+        if seen is None or not any(found.is_refused for found in seen.found):
+            return seen
+    return look(disk, data_dir)
 
 
-def _lost_journal(disk: Disk, paths: Paths) -> str:
+def _read_settled(disk: Disk, paths: Paths) -> ShownStore:
+    """Files and journal."""
+    try:
+        seen = look_settled(disk, paths.data_dir)
+    except FileNotFoundError as error:
+        return _from_files(disk, paths, f"{error.filename} is missing")
+    except OSError as error:
+        return _from_files(disk, paths, f"{error.filename}: {error.strerror}")
+    except StateRefused as error:
+        return _from_files(disk, paths, str(error))
+    return _from_journal(seen) if seen is not None else _from_files(disk, paths, lost_journal(disk, paths))
+
+
+def lost_journal(disk: Disk, paths: Paths) -> str:
     """What to say where there is no segment: nothing, if there never was a store."""
     if not disk.exists(paths.store) and not map_files(disk, paths):
         return ""
@@ -176,8 +183,8 @@ def _add_outbox(store: ShownStore, name: str, contents: OutboxContents) -> None:
     if _is_of_another_history(contents, namespace.entry):
         store.problems.append(f"the outbox of {name} belongs to another history of it; it is not shown")
         return
-    if (unfit := _does_not_join(contents, namespace)) is not None:
-        store.problems.append(f"the outbox of {name} is not shown: {unfit}")
+    if conflict := _does_not_join(contents, namespace):
+        store.problems.append(f"the outbox of {name} is not shown: {conflict}")
         return
     try:
         _apply_records(contents, namespace)
@@ -194,20 +201,15 @@ def _is_of_another_history(contents: OutboxContents, entry: NamespaceEntry | Non
 
 def _newer(contents: OutboxContents, entry: NamespaceEntry | None) -> list[Record]:
     """The records that the state lacks."""
-    applied, since = (entry.applied, entry.since) if entry else (0, 0)
-    return [record for record in contents.records if record.seq > applied and record.epoch >= since]
+    return newer_records(contents, entry.applied if entry else 0, entry.since if entry else 0)
 
 
-def _does_not_join(contents: OutboxContents, namespace: ShownNamespace) -> str | None:
-    """Why what the outbox holds can't be put on top of what is shown, or None."""
+def _does_not_join(contents: OutboxContents, namespace: ShownNamespace) -> str:
+    """Why what the outbox holds can't be put on top of what is shown; empty if it can."""
     if namespace.entry is None and namespace.maps:
         return "without the journal nobody knows up to which change the files are"
     applied = namespace.entry.applied if namespace.entry else 0
-    newer = _newer(contents, namespace.entry)
-    begins = max(contents.acked, newer[0].base if newer else 0)
-    if begins <= applied:
-        return None
-    return f"it knows that changes up to {begins} were acknowledged, and the state here ends at change {applied}"
+    return gap_before(contents, _newer(contents, namespace.entry), applied)
 
 
 def _apply_records(contents: OutboxContents, namespace: ShownNamespace) -> None:

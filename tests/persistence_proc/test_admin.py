@@ -38,7 +38,7 @@ def test_accept_sets_aside_an_outbox_that_is_newer_than_the_server(data_dir: Pat
             assert "outlive accept bot" in worker.errors()
         done = run("admin", data_dir, "accept", "bot")
         assert done.returncode == 0, done.stderr
-        assert "set aside" in one_line(done.stdout)
+        assert "set aside" in done.stdout
         (kept,) = (data_dir / "quarantine").iterdir()
         assert kept.name.startswith("bot-outbox-")
         assert (kept / "IDENTITY").exists()
@@ -47,17 +47,87 @@ def test_accept_sets_aside_an_outbox_that_is_newer_than_the_server(data_dir: Pat
             assert worker.read_line() == "stored"
 
 
-def test_accept_names_the_changes_that_were_never_acknowledged(data_dir: Path) -> None:
-    with PersistenceProcess(data_dir) as persistence, bot(persistence) as worker:
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def leave_two_changes_in_the_outbox(persistence: PersistenceProcess) -> None:
+    """Which the persistence process has not seen; nothing runs afterwards."""
+    with bot(persistence) as worker:
         assert worker.read_line() == "stored"
         persistence.kill()
         put(worker, "late")
+        put(worker, "later")
         worker.kill()
-    assert "late" in entries(data_dir)
+
+
+def refused_accept(data_dir: Path) -> str:
+    """Its one line; nothing of the outbox may have been touched."""
+    before = files_of(data_dir / "bot" / "outbox")
     done = run("admin", data_dir, "accept", "bot")
-    assert "1 of them never acknowledged" in one_line(done.stdout)
-    assert "late" not in entries(data_dir)
-    assert "nothing to set aside" in run("admin", data_dir, "accept", "bot").stdout
+    assert (done.returncode, done.stdout) == (1, "")
+    assert files_of(data_dir / "bot" / "outbox") == before
+    assert not (data_dir / "quarantine").exists()
+    return one_line(done.stderr)
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_accept_of_an_outbox_that_fits_changes_nothing_and_its_changes_come_back(data_dir: Path, served: bool) -> None:
+    with PersistenceProcess(data_dir) as persistence:
+        leave_two_changes_in_the_outbox(persistence)
+        if served:
+            persistence.start()
+        said = refused_accept(data_dir)
+        assert "nothing to settle" in said
+        assert "its 2 unacknowledged changes will be taken at the next connect" in said
+        if not served:
+            persistence.start()
+        with bot(persistence) as worker:
+            assert worker.read_line() == "stored"
+            assert {"late", "later"} <= entries(data_dir)
+
+
+def test_accept_of_a_live_bot_that_fits_leaves_it_alone(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir) as persistence, bot(persistence) as worker:
+        assert worker.read_line() == "stored"
+        done = run("admin", data_dir, "accept", "bot")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "nothing to settle: the live session" in one_line(done.stderr)
+
+
+def test_accept_says_how_many_unacknowledged_changes_it_sets_aside_and_a_second_one_finds_nothing(
+    data_dir: Path,
+) -> None:
+    with PersistenceProcess(data_dir) as persistence:
+        leave_two_changes_in_the_outbox(persistence)
+    wipe_all_but_the_outbox(data_dir)
+    done = run("admin", data_dir, "accept", "bot")
+    assert done.returncode == 0, done.stderr
+    before, after = done.stdout.splitlines()
+    assert before.startswith("setting aside changes ")
+    assert "(2 of them never acknowledged)" in before
+    assert "saw change" in before or "belongs to store" in before
+    assert after.startswith("set aside, kept in ")
+    again = run("admin", data_dir, "accept", "bot")
+    assert again.returncode == 1
+    assert "nothing to settle" in one_line(again.stderr)
+
+
+def test_accept_of_an_outbox_that_can_not_be_read_sets_it_aside(data_dir: Path) -> None:
+    run_once(data_dir)
+    (data_dir / "bot" / "outbox" / "IDENTITY").write_bytes(b"junk")
+    done = run("admin", data_dir, "accept", "bot")
+    assert done.returncode == 0, done.stderr
+    assert "IDENTITY" in done.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("loss", ["damaged", "gone"])
+def test_accept_beside_a_journal_that_can_not_be_read_decides_nothing(data_dir: Path, loss: str) -> None:
+    with PersistenceProcess(data_dir) as persistence:
+        leave_two_changes_in_the_outbox(persistence)
+    for segment in (data_dir / "journal").iterdir():
+        segment.unlink() if loss == "gone" else segment.write_bytes(b"junk" * 1000)
+    assert "can't be seen" in refused_accept(data_dir)
 
 
 def test_accept_takes_the_whole_state_of_a_live_bot_that_is_newer_than_the_server(data_dir: Path) -> None:
@@ -109,9 +179,11 @@ def test_accept_goes_on_without_a_map_that_is_lost(data_dir: Path) -> None:
         assert done.returncode == 1
         assert "stop the persistence process" in one_line(done.stderr)
         assert persistence.terminate() == 0
+        outbox = files_of(data_dir / "bot" / "outbox")
         done = run("admin", data_dir, "accept", "bot")
         assert done.returncode == 0, done.stderr
         assert "map bot/misc is given up" in done.stdout
+        assert files_of(data_dir / "bot" / "outbox") == outbox, "it fits: what it holds goes on top of what is left"
         persistence.start()
         with bot(persistence) as worker:
             assert worker.read_line() == "stored"
@@ -161,7 +233,7 @@ def test_forget_of_a_live_bot_is_refused(data_dir: Path) -> None:
     [
         (("forget", "nobody", "--yes"), 1, "no namespace 'nobody'"),
         (("accept", "../bot"), 1, "is no namespace"),
-        (("accept", "nobody"), 1, "nothing to accept"),
+        (("accept", "nobody"), 1, "nothing to settle"),
         (("accept",), 2, "NAMESPACE"),
         (("remember", "bot"), 2, "remember"),
     ],

@@ -133,6 +133,18 @@ def test_whose_confirm_is_believed(fields: dict[str, Any], expected: RefusedCode
     assert (refusal.code if refusal else None) == expected
 
 
+def test_a_session_is_known_to_fit_until_it_falls_silent_or_leaves() -> None:
+    one = namespace(epoch=3)
+    assert not one.fits(0.0), "nobody was heard yet"
+    one.accepted = True
+    one.note_fit(0.0)
+    assert not one.accepted, "a person's word was for a session that does not fit"
+    assert one.fits(SESSION_SILENCE / 2)
+    assert not one.fits(SESSION_SILENCE)
+    one.closed = True
+    assert not one.fits(0.0)
+
+
 # Changes
 
 

@@ -223,10 +223,33 @@ def _payload(*changes: Change) -> bytes:
     return encode_changes(changes)
 
 
-def test_a_snapshot_drops_the_maps_that_it_does_not_name(session: RawSession) -> None:
+def test_accept_of_a_live_session_that_fits_is_refused_and_nothing_is_asked_of_it(session: RawSession) -> None:
+    session.open()
+    refusal = session.ask(Accept(namespace="bot"))
+    assert isinstance(refusal, Refused)
+    assert refusal.message.startswith("nothing to settle")
+    assert isinstance(session.confirm(acked=9), Refused), "whoever comes with more than is here was not accepted"
+
+
+def test_accept_before_its_session_is_heard_is_over_when_the_session_turns_out_to_fit(
+    persistence: PersistenceProcess, session: RawSession
+) -> None:
+    session.open()
+    persistence.restart()
+    session.connect()
+    assert isinstance(session.ask(Accept(namespace="bot")), Done)
+    assert isinstance(session.confirm(upto=0), Confirmed)
+    assert isinstance(session.confirm(acked=9), Refused)
+
+
+def test_a_snapshot_drops_the_maps_that_it_does_not_name(
+    persistence: PersistenceProcess, session: RawSession
+) -> None:
     session.open()
     session.put(insert("stale", "x"))
     session.flush()
+    persistence.restart()
+    session.connect()
     assert isinstance(session.ask(Accept(namespace="bot")), Done)
     wanted = session.confirm(acked=9)
     assert isinstance(wanted, Confirmed)
