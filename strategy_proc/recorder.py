@@ -130,11 +130,13 @@ class Recorder:
     # The end
 
     def end(self, reason: SessionOver) -> None:
-        """No more changes; the first reason stays, except that a closed session is closed."""
-        with self.lock:
-            if self.over is None or isinstance(reason, SessionClosed):
-                self.over = reason
-            self.attention = True
+        """No more changes; the first reason stays, except that a closed session is closed.
+
+        Takes no lock, as a transaction may hold it for as long as it likes: `over` first, then `attention`.
+        """
+        if self.over is None or isinstance(reason, SessionClosed):
+            self.over = reason
+        self.attention = True
 
     def die_in_child(self, reason: SessionOver) -> None:
         """In a forked child, where another thread may have held the lock for ever."""
@@ -203,7 +205,9 @@ class Block:
             finally:
                 if transaction is not None:
                     recorder.half = recorder.transaction = None
-                    recorder.attention = recorder.over is not None
+                    recorder.attention = False  # before the look at `over`: `end` may come in between
+                    if recorder.over is not None:
+                        recorder.attention = True
                 recorder.lock.release()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -192,6 +193,8 @@ class Session:
             self._recorder.check_alive()
             self._recorder.check_outside_transaction("flush()")
             upto = self._outbox.seq
+        if sys.is_finalizing():  # the pump stands still for ever
+            timeout = 0.0
         deadline = time.monotonic() + timeout
         if self._pump is not None:
             self._pump.wake()
@@ -229,7 +232,11 @@ class Session:
         """Flush, say good-bye, and release the namespace; all within `timeout` seconds. Again: does nothing.
 
         Raises `FlushTimeout` (and has left all the same: what is unconfirmed is in the outbox for the next session).
+        While the interpreter ends it only releases the namespace: what is unconfirmed is in the outbox, too.
         """
+        if sys.is_finalizing():
+            self._leave_at_exit()
+            return
         self._refuse_inside("close()")
         with self._closing:
             if self._is_left or self._is_closing:  # or a signal handler: what it interrupted goes on behind it
@@ -257,6 +264,13 @@ class Session:
         self._outbox.close()
         self._ownership.release()
         self._is_left = True
+
+    def _leave_at_exit(self) -> None:
+        """Other threads stand still for ever by now, the pump too, and any lock may be in their hands."""
+        if not self._is_left:
+            self._recorder.end(SessionClosed(f"the session of {self.namespace!r} is closed"))
+            self._ownership.release()
+            self._is_left = True
 
     def __enter__(self) -> Session:
         return self
