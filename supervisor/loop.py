@@ -101,6 +101,7 @@ class Supervisor:
             self._prepare(undo)
             while not self._is_over():
                 self._start_or_stop_next()
+                self._look_after_all()
                 drop_retired(self._stages)
                 self._watch.look_for_new(self._units())
                 self._wait()
@@ -224,6 +225,9 @@ class Supervisor:
                 key.data()
         self._control.serve()
         self._watch.find_the_dead()
+
+    def _look_after_all(self) -> None:
+        """After the stages were looked at: what this turn has ended is not started once more when all are to stop."""
         now = self._clock()
         for unit in self._units():
             unit.look(now)

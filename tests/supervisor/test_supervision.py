@@ -16,6 +16,11 @@ from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, progra
 from tests.waiting import wait_until
 
 WITHOUT_PIDFD = "import supervisor.child as c; c.open_pidfd = lambda pid: None"
+STOPPED_AT_A_DEATH = """
+from supervisor.loop import Supervisor
+ended = Supervisor._ended
+Supervisor._ended = lambda self, unit, child: (ended(self, unit, child), self.stop())
+"""
 SIGCHLD_IGNORED = """
 import os, signal, sys
 if signal.getsignal(signal.SIGCHLD) != signal.SIG_IGN:
@@ -203,6 +208,16 @@ def test_a_persistence_process_that_refuses_to_start_ends_the_run_with_its_reaso
         assert supervisor.wait() == 2
         assert "refuses to start: no, I do not want this data" in supervisor.errors()
         assert "a started" not in supervisor.errors()
+        assert [event["event"] for event in supervisor.events("persistence")] == ["start", "exit", "persistence-down"]
+
+
+def test_a_program_that_dies_in_the_moment_of_the_stop_is_not_started_once_more(data_dir: Path) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("serve")}, STOPPED_AT_A_DEATH) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        assert supervisor.wait() == 0
+        assert [event["event"] for event in supervisor.events("a")] == ["start", "ready", "exit", "stop"]
 
 
 def test_children_know_nothing_of_systemd(data_dir: Path) -> None:
