@@ -46,7 +46,7 @@ from supervisor.log_files import ProgramLog
 from supervisor.orders import order
 from supervisor.output import Output
 from supervisor.programs import Program, base_environment, stages
-from supervisor.reload import drop_retired, take_over, what_can_change
+from supervisor.reload import drop_retired, in_the_way, take_over, what_can_change
 from supervisor.restart_policy import RestartPolicy
 from supervisor.rotation import Rotation
 from supervisor.service_manager import ServiceManager, summary
@@ -160,7 +160,14 @@ class Supervisor:
         log = ProgramLog(log_path(self._config, program.name), settings.log_bytes, settings.log_files)
         output = Output(program.name, log, self._console)
         policy = RestartPolicy(self._config.restart, self._clock)
-        return Unit(program, policy, output, self._clock, self._chronicle.report)
+        return Unit(
+            program,
+            policy,
+            output,
+            self._clock,
+            self._chronicle.report,
+            in_the_way=lambda unit: in_the_way(unit, self._units()),
+        )
 
     def _end_rotation(self) -> None:
         """A last look: nobody prints any more, and the next start may be far."""
@@ -311,11 +318,12 @@ class Supervisor:
             if self._reload is None:
                 return Refused(message="a single command has no configuration to read again")
             return self._reload_config(self._reload, "asked")
-        unit = next((unit for unit in self._units() if unit.program.name == command.name), None)
-        if unit is None:
+        named = [unit for unit in self._units() if unit.program.name == command.name]
+        if not named:
             known = ", ".join(unit.program.name for unit in self._units())
             return Refused(message=f"there is no program {command.name!r}; there are {known}")
-        return order(unit, command.verb, self._stopping)
+        named.sort(key=lambda unit: not unit.alive if command.verb == "kill" else unit.retired)
+        return order(named[0], command.verb, self._stopping)
 
     @property
     def _phase(self) -> Literal["starting", "up", "stopping"]:

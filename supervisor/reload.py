@@ -2,13 +2,15 @@
 
 A program that is new is started, one that is gone is stopped, one whose settings differ is restarted with the new
 ones, and tried again at once if it was waiting for its next try. Every spare is renewed: a library may have changed.
+What has the name or the namespace of another that is still leaving waits until that has left: a program that was
+renamed, or two that have changed places.
 What concerns everybody keeps its old settings until everything is started anew: strategies told of another data
 directory would look for their state where nobody serves it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -54,6 +56,16 @@ def take_over(
                 unit.happens(Event.STOP)
                 done.append(f"{name} is gone")
     return done or ["nothing has changed"]
+
+
+def in_the_way(unit: Unit, units: Iterable[Unit]) -> Unit | None:
+    """Who of `units` has a process that was started under the name or the namespace of `unit`."""
+    name, namespace = unit.program.name, unit.program.namespace
+    for other in units:
+        has = other.runs_as
+        if other is not unit and other.alive and (has.name == name or (namespace and has.namespace == namespace)):
+            return other
+    return None
 
 
 def drop_retired(stages: list[list[Unit]]) -> None:

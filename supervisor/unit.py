@@ -28,7 +28,8 @@ _ABORT_PATIENCE = 3.0
 
 
 class Unit:
-    """A program under supervision. `report(unit, what, detail)` is told everything worth a line."""
+    """A program under supervision. `report(unit, what, detail)` is told everything worth a line; `in_the_way(unit)` is
+    another one that has to leave before this one may start."""
 
     def __init__(
         self,
@@ -38,9 +39,15 @@ class Unit:
         clock: Callable[[], float],
         report: Callable[[Unit, str, str], None],
         spawn: Spawn = spawn,
+        in_the_way: Callable[[Unit], Unit | None] = lambda unit: None,
     ) -> None:
         self.program, self.output = program, output
         self._policy, self._clock, self._report, self._spawn_process = policy, clock, report, spawn
+        self._in_the_way = in_the_way
+        self._waits_for: Unit | None = None
+        """Who has its name or namespace still; it is started when that has left."""
+        self.runs_as = program
+        """What its last process was started as: `program` may have changed since."""
         self.spare = Spare(clock, self._spawn_spare, self._say)
         self._spare_log = 0
         self.state = State.STOPPED
@@ -121,6 +128,8 @@ class Unit:
 
     def look(self, now: float) -> None:
         """Deadlines, the watchdog, the spare. Call after `listen`."""
+        if self._waits_for is not None and self.state is State.BACKOFF and self._in_the_way(self) is None:
+            self.deadline = now
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
             self.happens(Event.TIMEOUT)
@@ -156,7 +165,7 @@ class Unit:
 
     def status(self) -> ProgramStatus:
         now, child, program = self._clock(), self.child, self.program
-        retry = self.deadline if self.state in (State.BACKOFF, State.FATAL) else None
+        retry = self.deadline if self.state in (State.BACKOFF, State.FATAL) and self._waits_for is None else None
         if child is not None and not self._usage[0]:  # so young that it was not weighed yet
             self._usage = child.usage()
         return ProgramStatus(
@@ -205,7 +214,13 @@ class Unit:
             self._say(str(self.state), "")
 
     def _spawn(self) -> None:
+        self._waits_for = self._in_the_way(self)
+        if self._waits_for is not None:  # no death: the policy need not know
+            self._delay = float("inf")
+            self.happens(Event.FAILED)
+            return
         self.starts += 1
+        self.runs_as = self.program
         self._policy.started()
         self._started = self._heard = self._clock()
         output = self.output.begin()
@@ -268,6 +283,8 @@ class Unit:
         if loudly:
             why = f"; its last line: {self.output.last_line}" if self.output.last_line else ""
             self._say("FATAL", f"it died too often; next try in {self._delay:.0f} s{why}")
+        elif self._waits_for is not None:
+            self._say("waiting", f"until {self._waits_for.runs_as.name} has left, which has its place")
         elif self._delay > 0:
             self._say("waiting", f"next try in {self._delay:.1f} s")
 

@@ -63,6 +63,7 @@ class Story:
         self.told: list[str] = []
         self.children: list[FakeChild] = []
         self.no_more_processes = False
+        self.in_the_way: Unit | None = None
         described = Program(
             **{"name": "bot", "kind": "strategy", "argv": ["bot"], "env": {}, "cwd": None, "stop_timeout": 5.0}
             | {"says_ready": True, "holds_up_start": False}
@@ -71,7 +72,15 @@ class Story:
         self.log = SimpleNamespace(path="bot.log", ready=lambda: -1, opened=1)
         output = SimpleNamespace(begin=lambda: -1, end=lambda: None, last_line="", log=self.log)
         policy = RestartPolicy(settings, lambda: self.now, lambda low, high: high)
-        self.unit = Unit(described, policy, cast(Any, output), lambda: self.now, self._hear, cast(Any, self._spawn))
+        self.unit = Unit(
+            described,
+            policy,
+            cast(Any, output),
+            lambda: self.now,
+            self._hear,
+            cast(Any, self._spawn),
+            lambda unit: self.in_the_way,
+        )
 
     @property
     def child(self) -> FakeChild:

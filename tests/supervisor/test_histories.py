@@ -129,6 +129,30 @@ def test_no_process_to_be_had_is_a_death_like_another() -> None:
     assert story.state == "running"
 
 
+def test_to_wait_until_another_has_left_is_no_death_and_ends_with_the_other() -> None:
+    story, other = Story(), Story(name="before")
+    story.in_the_way = other.unit
+    for _ in range(20):
+        story.happens(Event.START)
+        story.passes(1000.0)
+    assert (story.state, story.children, story.unit.starts) == ("backoff", [], 0)
+    assert story.unit.status().retry_in is None
+    story.in_the_way = None
+    story.passes(0.0)
+    assert (story.state, story.unit.starts) == ("starting", 1)
+    assert story.told == ["waiting: until before has left, which has its place"] * 20 + ["started"]
+
+
+def test_what_waits_until_another_has_left_can_be_stopped_and_stays_so() -> None:
+    story = Story()
+    story.in_the_way = Story(name="before").unit
+    story.happens(Event.START)
+    story.happens(Event.STOP)
+    story.in_the_way = None
+    story.passes(1000.0)
+    assert (story.state, story.children) == ("stopped", [])
+
+
 # The spare
 
 

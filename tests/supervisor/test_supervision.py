@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program, write_config
+from tests.supervisor.harness import SupervisorProcess, Tables, is_gone, outlive, program, write_config
 from tests.waiting import wait_until
 
 WITHOUT_PIDFD = "import supervisor.child as c; c.open_pidfd = lambda pid: None"
@@ -287,6 +287,44 @@ def test_a_program_that_is_wanted_again_while_it_leaves_is_never_there_twice(dat
         assert [program.name for program in supervisor.status().programs] == ["persistence", "a", "b"]
         os.kill(pid, signal.SIGKILL)
         supervisor.wait_for("a", "running", but_not=pid)
+        supervisor.kill()
+
+
+@pytest.mark.parametrize(
+    ("new", "table"),
+    [("renamed", {"strategies.renamed": {"namespace": "a"}}), ("a", {"services.a": {}})],
+    ids=["another name", "another kind"],
+)
+def test_what_takes_the_place_of_one_that_is_leaving_waits_for_it(data_dir: Path, new: str, table: Tables) -> None:
+    with SupervisorProcess(data_dir, {"strategies.a": program("deaf", stop_timeout=600)}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        assert pid is not None
+        write_config(data_dir, {name: program("serve") | settings for name, settings in table.items()})
+        assert outlive(data_dir, "reload").stdout == f"{new} is new\na is gone\n"
+        found = [(one.name, one.state, one.starts) for one in supervisor.status().programs]
+        assert sorted(found[1:]) == sorted([("a", "stopping", 1), (new, "backoff", 0)])
+        os.kill(pid, signal.SIGKILL)
+        assert supervisor.wait_for(new, "running", but_not=pid).starts == 1
+        assert len(supervisor.status().programs) == 2
+        assert supervisor.terminate() == 0
+
+
+def test_two_that_change_places_wait_for_each_other(data_dir: Path) -> None:
+    def places(first: str, second: str) -> Tables:
+        return {
+            f"strategies.{name}": program("deaf", stop_timeout=600, namespace=namespace)
+            for name, namespace in zip("ab", (first, second), strict=True)
+        }
+
+    with SupervisorProcess(data_dir, places("one", "two")) as supervisor:
+        pids = {name: supervisor.wait_for(name, "running").pid for name in "ab"}
+        write_config(data_dir, places("two", "one"))
+        outlive(data_dir, "reload")
+        outlive(data_dir, "kill", "a")
+        assert supervisor.wait_for("a", "backoff").pid is None
+        outlive(data_dir, "kill", "b")
+        for name, pid in pids.items():
+            assert supervisor.wait_for(name, "running", but_not=pid).starts == 2
         supervisor.kill()
 
 
