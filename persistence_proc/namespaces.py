@@ -135,8 +135,14 @@ class Namespace:
 
     # Confirming
 
-    def check_session(self, epoch: int) -> Refused | None:
-        """Refused if `epoch` is not that of the present session."""
+    def is_session(self, epoch: int, identity: bytes) -> bool:
+        """Whether this is the present session. An epoch alone says it only within one history: who restores an older
+        store, or begins a new one, beside a bot that goes on, gives its number again. An unknown identity is anybody's.
+        """
+        return epoch == self.epoch and (identity == self.identity or not identity or not self.identity)
+
+    def check_session(self, epoch: int, identity: bytes = b"") -> Refused | None:
+        """Refused if this is not the present session."""
         if epoch < self.epoch:
             text = f"epoch {epoch} of namespace {self.name!r} is over: a newer session owns it"
             return refused(RefusedCode.FENCED, text, self.epoch)
@@ -144,6 +150,9 @@ class Namespace:
             return went_back(
                 self.name, f"its session has epoch {epoch}, and the newest here is {self.epoch}", self.applied
             )
+        if not self.is_session(epoch, identity):
+            text = f"its session has epoch {epoch}, which belongs to another outbox here"
+            return went_back(self.name, text, self.applied)
         return None
 
     def check_confirm(self, request: Confirm, store_id: bytes) -> Refused | None:
@@ -154,7 +163,7 @@ class Namespace:
             return foreign_store(self.name, request.store_id, store_id)
         if request.acked > self.applied:
             return went_back(self.name, f"its outbox saw change {request.acked} acknowledged", self.applied)
-        return self.check_session(request.epoch)
+        return self.check_session(request.epoch, request.identity)
 
     def note_fit(self, now: float) -> None:
         """The present session's history is ours. What a person accepted meanwhile was for nothing, and is over."""
@@ -171,9 +180,9 @@ class Namespace:
         """A person accepted this live session: its epoch is the valid one, and its whole state is wanted."""
         self.adopted_stores.add(request.store_id)
         self.snapshot_wanted = True
-        if request.epoch != self.epoch:
+        if not self.is_session(request.epoch, request.identity):
             self.epoch = self.since = request.epoch
-            self.identity, self.boot_id = b"", ""
+            self.identity, self.boot_id = request.identity, ""
 
     # Changes
 

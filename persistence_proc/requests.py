@@ -93,7 +93,7 @@ class Requests:
         if isinstance(request, Confirm):
             return self._begin_confirm(address, request, known, now)
         assert isinstance(request, Close)
-        refusal = known.check_session(request.epoch)
+        refusal = known.check_session(request.epoch, request.identity)
         if refusal is None:
             known.heard = now
             self._hold(address, request, known, now + CONFIRM_WAIT)
@@ -170,7 +170,7 @@ class Requests:
             if done or last_word:
                 return [encode(Done() if done else _stopping())]
             return None
-        fenced = namespace.check_session(held.epoch)
+        fenced = namespace.check_session(held.epoch, request.identity)
         if fenced is not None:
             return [encode(fenced)]
         if namespace.gap and not namespace.snapshot_wanted:
@@ -250,6 +250,8 @@ def _check_form(request: Request) -> Refused | None:
         numbers = [request.acked, request.upto]
     elif isinstance(request, Close):
         numbers = [request.upto]
+    if isinstance(request, Confirm | Close) and len(request.identity) not in (0, _ID_BYTES):
+        return refused(RefusedCode.MALFORMED, f"an identity that has not {_ID_BYTES} bytes")
     if any(not 0 <= number < _MAX_NUMBER for number in numbers) or not _is_epoch(request):
         return refused(RefusedCode.MALFORMED, "a number that no session can have")
     return None

@@ -69,8 +69,10 @@ class Service:
         """Apply one delta message, whole or not at all. Raises `MalformedMessage`."""
         delta = decode_delta(parts[0])
         namespace = self.store.namespaces.get(delta.namespace)
-        allowed = self._access.allows(user, delta.namespace)
-        if not allowed or namespace is None or namespace.refused or delta.epoch != namespace.epoch:
+        if (
+            namespace is None or namespace.refused or not self._access.allows(user, delta.namespace)
+            or not namespace.is_session(delta.epoch, delta.identity)
+        ):  # fmt: skip
             self.store.stale_refused += 1
             return
         namespace.receive(delta, parts[1:], self.store.pending, self._clock(), time.time_ns())

@@ -34,6 +34,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     epoch: int
     base: int
     upto: int
+    identity: bytes = b""
+    """Outbox whose session this is: two histories may give the same epoch. Empty: whoever has the epoch."""
 
 
 # Requests
@@ -73,6 +75,8 @@ class Confirm(msgspec.Struct, frozen=True, kw_only=True, tag="confirm"):
     acked: int
     upto: int
     wait: float
+    identity: bytes = b""
+    """See `Delta`."""
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True, tag="close"):
@@ -81,6 +85,8 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, tag="close"):
     namespace: str
     epoch: int
     upto: int
+    identity: bytes = b""
+    """See `Delta`."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):

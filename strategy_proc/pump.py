@@ -74,6 +74,7 @@ class Pump:
     ) -> None:  # fmt: skip
         self._session, self._outbox, self._context, self._endpoint = session, outbox, context, endpoint
         self._keys, self._store_id, self._instance = keys, store_id, instance
+        self._identity = outbox.identity.identity
         self._shipped = self._applied = self._durable = applied
         self._in_flight: deque[tuple[int, int]] = deque()  # (upto, bytes) of deltas not yet applied
         self._bytes_in_flight = 0
@@ -192,7 +193,10 @@ class Pump:
             if run is None:
                 break
             base, last, parts = run
-            delta = Delta(namespace=self._session.namespace, epoch=self._session.epoch, base=base, upto=last)
+            delta = Delta(
+                namespace=self._session.namespace, epoch=self._session.epoch, base=base, upto=last,
+                identity=self._identity,
+            )  # fmt: skip
             self._outbox.mark_shipped(last)  # before the socket has it: "shipped" may only ever err on that side
             if not deltas.send_delta([encode(delta), *parts]):
                 break
@@ -211,6 +215,13 @@ class Pump:
             "sends it"
         )
 
+    def _stranger(self, reply: Confirmed) -> StateWentBack:
+        namespace = self._session.namespace
+        return StateWentBack(
+            f"the persistence process has {namespace!r} up to change {reply.applied}, and this session has made "
+            f"{self._outbox.seq} only: somebody else writes it. Stop one of the two"
+        )
+
     def _ask(self, client: RequestClient) -> None:
         """Keep one request outstanding."""
         now = time.monotonic()
@@ -226,12 +237,13 @@ class Pump:
         if saying_goodbye:
             wait = CONFIRM_WAIT  # so long it is held when something is missing
             self._said_goodbye = True
-            client.send(Close(namespace=session.namespace, epoch=session.epoch, upto=self._outbox.seq))
+            seq = self._outbox.seq
+            client.send(Close(namespace=session.namespace, epoch=session.epoch, upto=seq, identity=self._identity))
         else:
             wait = BUSY_WAIT if self._durable < self._outbox.seq else CONFIRM_WAIT
             request = Confirm(
                 namespace=session.namespace, epoch=session.epoch, store_id=self._store_id,
-                acked=self._durable, upto=self._durable + 1, wait=wait,
+                acked=self._durable, upto=self._durable + 1, wait=wait, identity=self._identity,
             )  # fmt: skip
             client.send(request)
         self._answer_due = now + wait + PATIENCE
@@ -277,6 +289,9 @@ class Pump:
             self._send_whole_state(reply)
             return
         self._whole_state_sent = ("", 0, 0.0)
+        if max(reply.applied, reply.durable) > self._outbox.seq:  # believed, it would acknowledge what nobody has
+            self._session._note_problem(self._stranger(reply))
+            return
         restarted = reply.instance != self._instance
         if restarted:
             log.info("%s: the persistence process was restarted; shipping again", self._session.namespace)

@@ -322,7 +322,7 @@ class _PumpStandIn(SimpleNamespace):
 def confirmed(pump: PumpMemory, reply: Confirmed, resends_when_stuck: bool) -> PumpMemory:
     stand_in = _PumpStandIn(
         _session=SimpleNamespace(namespace="", _note_durable=lambda durable: None),
-        _outbox=SimpleNamespace(mark_acked=lambda seq: None),
+        _outbox=SimpleNamespace(mark_acked=lambda seq: None, seq=reply.applied),  # nobody else writes here
         _instance=pump.instance, _shipped=pump.shipped, _applied=pump.applied, _durable=pump.durable,
         _applied_when_asked=pump.applied_when_asked if resends_when_stuck else None,
         _durable_when_asked=pump.durable_when_asked,

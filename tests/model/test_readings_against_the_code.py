@@ -198,7 +198,7 @@ def test_what_a_socket_gets_is_marked_before(lives: Lives) -> None:
         found = read_outbox(lives.disk.moment().after_kill(), lives.folder, NAMESPACE, BOOT)
         marks.append(found.shipped)
 
-    pump = mock.Mock(_outbox=outbox, _shipped=0, _bytes_in_flight=0)
+    pump = mock.Mock(_outbox=outbox, _shipped=0, _bytes_in_flight=0, _identity=outbox.identity.identity)
     pump._session.namespace, pump._session.epoch = NAMESPACE, 1
     Pump._ship(pump, mock.Mock(send_delta=send))
     assert marks == [1]

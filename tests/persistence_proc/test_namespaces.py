@@ -133,6 +133,22 @@ def test_whose_confirm_is_believed(fields: dict[str, Any], expected: RefusedCode
     assert (refusal.code if refusal else None) == expected
 
 
+def confirm(identity: bytes) -> Confirm:
+    return Confirm(namespace="bot", epoch=1, store_id=b"", acked=0, upto=1, wait=0.0, identity=identity)
+
+
+def test_an_epoch_of_another_history_is_not_ours_though_its_number_is_the_same() -> None:
+    """Whoever wipes or restores a store beside a bot that goes on gives the number again."""
+    one = namespace(epoch=1, identity=ME)
+    assert one.check_confirm(confirm(ME), OURS) is None
+    refusal = one.check_confirm(confirm(OTHER), OURS)
+    assert refusal is not None
+    assert refusal.code == RefusedCode.STATE_WENT_BACK
+    one.adopt(confirm(OTHER))  # a person says that it is ours
+    assert one.check_confirm(confirm(OTHER), OURS) is None
+    assert one.check_confirm(confirm(ME), OURS) is not None
+
+
 def test_a_session_is_known_to_fit_until_it_falls_silent_or_leaves() -> None:
     one = namespace(epoch=3)
     assert not one.fits(0.0), "nobody was heard yet"

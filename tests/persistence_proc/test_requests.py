@@ -55,6 +55,14 @@ def test_a_question_that_waits_learns_nothing_of_what_its_successor_made_durable
     assert told.code == RefusedCode.FENCED
 
 
+def test_changes_of_another_outbox_with_the_same_epoch_are_not_ours(harness: Harness) -> None:
+    record = encode_record(1, 1, 1, encode_changes([insert("a", "x")]))
+    for identity, applied in ((b"j" * 16, 0), (b"i" * 16, 1)):
+        delta = Delta(namespace="bot", epoch=1, base=0, upto=1, identity=identity)
+        harness.service.receive_delta([encode(delta), record], "")
+        assert harness.service.store.namespaces["bot"].applied == applied
+
+
 def replaced(harness: Harness) -> None:
     successor = open_request(identity=b"j" * 16, takeover=True)
     harness.service.requests.handle(b"successor", "", successor, harness.service._clock())

@@ -109,6 +109,20 @@ def test_nothing_counts_as_acknowledged_before_it_is_durable(server: ScriptedSer
     leave(state)
 
 
+def test_more_than_was_ever_recorded_acknowledges_nothing(server: ScriptedServer) -> None:
+    """Then somebody else writes here, and what he has made durable is not ours."""
+    state = server.open()
+    server.next_confirm()
+    put_three(state, server)
+    server.answer(confirmed(4, durable=4))
+    wait_until(lambda: state._problem is not None)
+    with pytest.raises(StateWentBack, match="somebody else"):
+        state.flush(0)
+    assert state._outbox.acked == 0
+    with contextlib.suppress(StateWentBack):
+        state.close(timeout=0)
+
+
 def test_a_fenced_session_raises_at_its_next_change(server: ScriptedServer) -> None:
     state = server.open()
     server.next_confirm()

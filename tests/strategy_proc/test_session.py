@@ -163,7 +163,7 @@ def test_a_close_is_waited_for_as_long_as_a_server_that_misses_a_change_holds_it
 def pump_that_asked(shipped: int, applied: int, durable: int) -> mock.Mock:
     return mock.Mock(
         _instance="i", _shipped=shipped, _applied=applied, _applied_when_asked=applied, _durable=durable,
-        _durable_when_asked=durable, _in_flight=deque(),
+        _durable_when_asked=durable, _in_flight=deque(), _identity=b"i" * 16, _outbox=mock.Mock(seq=99),
     )  # fmt: skip
 
 
