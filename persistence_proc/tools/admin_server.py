@@ -1,27 +1,22 @@
-"""Ask the persistence process that serves a data directory; where none does, start one for the question."""
+"""Ask the persistence process that serves a data directory; where none does, be one for the question."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
 
 import zmq
 
 from persistence_proc.paths import Paths
+from persistence_proc.tools.own_server import OwnServer
 from protocol.curve import CurveKeys
-from protocol.disk import Disk
+from protocol.disk import Disk, check_private
 from protocol.endpoints import parse_endpoint, read_endpoint_file
 from protocol.errors import PersistenceUnavailable
 from protocol.messages import Refused, RefusedCode, Reply, Request
-from protocol.notify import NOTIFY_VARIABLE
 from protocol.requests import RequestClient
 
 PATIENCE = 60.0  # seconds for an answer: the server may still be recovering, or saving
@@ -74,43 +69,30 @@ def is_served(disk: Disk, paths: Paths) -> bool:
 
 
 def running_server(disk: Disk, paths: Paths, curve_dir: str | None) -> Connection:
-    """Raises `PersistenceUnavailable` if none serves the data directory, `ConfigError` for keys that can't be used."""
+    """Raises `PersistenceUnavailable` if none serves the data directory, `ConfigError` for keys that can't be used,
+    `InsecureDirectory` where somebody else could answer.
+    """
     found = read_endpoint_file(paths.data_dir)
     if found is None or not is_served(disk, paths):
         raise PersistenceUnavailable(f"no persistence process serves {paths.data_dir}: start it first")
+    sockets = parse_endpoint(found.address).directory
+    try:
+        if sockets is not None:
+            check_private(sockets)
+    except FileNotFoundError:
+        raise PersistenceUnavailable(f"the sockets of {paths.data_dir} are not in {sockets}: start it anew") from None
     return Connection(found.address, CurveKeys(curve_dir) if curve_dir is not None else None)
 
 
 @contextmanager
-def serving(disk: Disk, paths: Paths, curve_dir: str | None) -> Iterator[Connection]:
-    """To the server that runs, or to one that runs while the block does."""
+def serving(disk: Disk, paths: Paths, curve_dir: str | None) -> Iterator[Connection | OwnServer]:
+    """To the server that runs, or to one of our own while the block runs; then everything is saved."""
     if is_served(disk, paths):
         yield running_server(disk, paths, curve_dir)
         return
-    with tempfile.TemporaryDirectory(prefix="outlive-") as runtime, tempfile.TemporaryFile() as errors:
-        process = _start(paths.data_dir, runtime, errors)
-        try:
-            yield Connection(f"ipc://{runtime}")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-
-
-def _start(data_dir: str, runtime: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """A server of our own on sockets of its own, ready. Raises `PersistenceUnavailable` with what it said."""
-    ours, theirs = os.pipe()
-    argv = [sys.executable, "-m", "persistence_proc", "--data-dir", data_dir, "--runtime-dir", runtime]
-    with open(ours, "rb") as words:
-        try:
-            process = subprocess.Popen(
-                [*argv, "--log-level", "error"], pass_fds=(theirs,), stderr=errors,
-                env={**os.environ, NOTIFY_VARIABLE: str(theirs)},
-            )  # fmt: skip
-        finally:
-            os.close(theirs)
-        if not any(word.strip() == b"ready" for word in words):
-            process.wait()
-            errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-            raise PersistenceUnavailable(f"the persistence process did not start: {said}")
-    return process
+    server = OwnServer(disk, paths)
+    try:
+        yield server
+        server.save()
+    finally:
+        server.close()

@@ -20,8 +20,9 @@ def run(command: click.Command, name: str) -> NoReturn:
         sys.exit(2)
     except click.ClickException as error:
         leave(error.format_message(), 2)
-    except click.Abort:
-        leave("nothing was changed", 1)
+    except click.Abort as error:
+        at_work = isinstance(error.__cause__, KeyboardInterrupt)  # at a question, click hides it
+        leave("interrupted; say it again to have it done" if at_work else "nothing was changed", 1)
     except BrokenPipeError:  # a reader that has gone away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
