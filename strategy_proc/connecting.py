@@ -163,21 +163,33 @@ class _Connecting:
 
     def _find_endpoint(self) -> Endpoint:
         """The address given, or the one that the data directory names; waits for it to appear."""
-        if self.address:
-            return parse_endpoint(self.address)
         while True:
-            found = None
-            if os.path.isdir(self.data_dir):
-                check_private(self.data_dir)
-                found = read_endpoint_file(self.data_dir)
-            if found is not None:
-                return parse_endpoint(found.address)
+            endpoint = self._present_endpoint()
+            if endpoint is not None:
+                return endpoint
             if time.monotonic() > self.deadline:
                 raise PersistenceUnavailable(
-                    f"no persistence process has served {self.data_dir} within {self.timeout} s; "
+                    f"no persistence process has served {self.address or self.data_dir} within {self.timeout} s; "
                     f"start one: python -m persistence_proc --data-dir {self.data_dir}"
                 )
             time.sleep(RETRY)
+
+    def _present_endpoint(self) -> Endpoint | None:
+        """None while it is not there. Sockets that lie where others could have made them are refused."""
+        address = self.address
+        if not address and os.path.isdir(self.data_dir):
+            check_private(self.data_dir)
+            found = read_endpoint_file(self.data_dir)
+            address = found.address if found is not None else None
+        if not address:
+            return None
+        endpoint = parse_endpoint(address)
+        try:
+            if endpoint.directory is not None:
+                check_private(endpoint.directory)
+        except FileNotFoundError:
+            return None
+        return endpoint
 
     def _make_folders(self) -> str:
         if not os.path.isdir(self.data_dir):

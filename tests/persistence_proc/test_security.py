@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +291,51 @@ def test_an_owner_keeps_a_second_process_out(data_dir: Path) -> None:
     with pytest.raises(StoreInUse, match=f"a store is in use .*{os.getpid()}"):
         take_lock(Disk(), str(data_dir / "LOCK"), "a store")
     os.close(fd)
+
+
+# Sockets that somebody else could have made
+
+
+def made_public(folder: Path) -> None:
+    folder.chmod(0o755)
+
+
+def given_away(folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    os.chown(folder, 65534, -1)
+
+
+@pytest.mark.parametrize("change", [made_public, given_away])
+@pytest.mark.parametrize("named", ["by ENDPOINT", "by the bot"])
+def test_a_bot_says_nothing_to_sockets_in_a_directory_that_is_not_ours_alone(
+    data_dir: Path, change: Callable[[Path], None], named: str
+) -> None:
+    store, sockets = data_dir / "store", data_dir / "sockets"
+    with PersistenceProcess(store, "--runtime-dir", str(sockets)):
+        change(sockets)
+        with pytest.raises(InsecureDirectory, match=str(sockets)):
+            connect("bot", data_dir=store, endpoint=f"ipc://{sockets}" if named == "by the bot" else None)
+        assert not (store / "bot").exists(), "refused before anything is begun"
+
+
+def test_an_address_whose_directory_is_not_there_yet_is_waited_for(data_dir: Path) -> None:
+    store, sockets = data_dir / "store", data_dir / "sockets"
+    with PersistenceProcess(store, "--runtime-dir", str(sockets)) as persistence:
+        persistence.terminate()
+        shutil.rmtree(sockets)
+        with pytest.raises(PersistenceUnavailable):
+            connect("bot", data_dir=store, timeout=0.1)
+        with ThreadPoolExecutor(1) as bot:
+            connecting = bot.submit(connect, "bot", data_dir=store, timeout=LONG)
+            persistence.start()
+            connecting.result().close()
+
+
+def test_a_tool_says_nothing_to_sockets_in_a_directory_that_is_not_ours_alone(data_dir: Path) -> None:
+    store, sockets = data_dir / "store", data_dir / "sockets"
+    with PersistenceProcess(store, "--runtime-dir", str(sockets)):
+        made_public(sockets)
+        done = run("admin", store, "forget", "bot", "--yes")
+        assert done.returncode == 1
+        assert_one_line(done.stderr, f"chmod 700 {sockets}")
