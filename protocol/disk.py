@@ -125,7 +125,8 @@ class Disk:
 
     @_naming_its_file
     def fsync(self, fd: int) -> None:
-        """Data and metadata of the file are on the medium when this returns."""
+        """Data and metadata of the file are on the medium when this returns. Not of one that was removed meanwhile."""
+        _check_not_removed(fd)
         if _F_FULLFSYNC is not None:
             fcntl.fcntl(fd, _F_FULLFSYNC)
         else:
@@ -137,6 +138,7 @@ class Disk:
         if _F_FULLFSYNC is not None or not hasattr(os, "fdatasync"):
             self.fsync(fd)
         else:
+            _check_not_removed(fd)
             os.fdatasync(fd)
 
     def sync_map(self, fd: int, mapping: mmap.mmap) -> None:
@@ -224,6 +226,12 @@ class Disk:
             self.fsync(fd)
         finally:
             self.close(fd)
+
+
+def _check_not_removed(fd: int) -> None:
+    """Raise OSError if the file has no name any more: what nobody finds again is not safe, however well synced."""
+    if os.fstat(fd).st_nlink == 0:
+        raise OSError(errno.ESTALE, "removed while it was in use")
 
 
 def _path_of(fd: int) -> str | None:

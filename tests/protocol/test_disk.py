@@ -249,3 +249,13 @@ def test_a_warmed_mapping_holds_zeros_behind_what_it_held(disk: Disk, data_dir: 
     assert mapping[:] == b"head" + bytes(100_000)
     mapping.close()
     disk.close(fd)
+
+
+@pytest.mark.parametrize("sync", ["fsync", "fdatasync"])
+def test_a_file_that_was_removed_is_never_safe(data_dir: Path, sync: str) -> None:
+    disk, path = Disk(), str(data_dir / "file")
+    fd = disk.open(path, os.O_RDWR | os.O_CREAT)
+    disk.unlink(path)
+    with pytest.raises(OSError, match="removed while it was in use"):
+        getattr(disk, sync)(fd)
+    disk.close(fd)
