@@ -144,6 +144,7 @@ class PersistentMap(dict[K, V]):
     def setdefault(self, key: K, default: V = None) -> V:  # type: ignore[assignment]
         """As `dict.setdefault`; recorded when it inserts."""
         with self._recorder.lock:
+            self._recorder.settle()
             if key not in self:
                 self[key] = default
             return dict.__getitem__(self, key)
@@ -151,6 +152,7 @@ class PersistentMap(dict[K, V]):
     def pop(self, key: K, default: Any = MISSING) -> Any:
         """As `dict.pop`."""
         with self._recorder.lock:
+            self._recorder.settle()
             value = dict.get(self, key, MISSING)
             if value is MISSING:
                 if default is MISSING:
@@ -162,6 +164,7 @@ class PersistentMap(dict[K, V]):
     def popitem(self) -> tuple[K, V]:
         """Remove and return the newest item."""
         with self._recorder.lock:
+            self._recorder.settle()
             for key in reversed(self):
                 return key, self.pop(key)
             raise KeyError("popitem(): map is empty")
@@ -173,6 +176,7 @@ class PersistentMap(dict[K, V]):
         that is not there; `ValueRefused` for a value without fields.
         """
         with self._recorder.lock:
+            self._recorder.settle()
             old: Any = self[key]
             new: Any
             if isinstance(old, Record):
@@ -193,6 +197,7 @@ class PersistentMap(dict[K, V]):
         Raises KeyError. A change of the same key by others inside the block is overwritten.
         """
         with self._recorder.lock:
+            self._recorder.settle()
             if key not in self:
                 raise KeyError(key)
             data = self._recorded[key]
@@ -205,11 +210,13 @@ class PersistentMap(dict[K, V]):
     def snapshot(self) -> dict[K, V]:
         """A plain dict of one moment, also while other threads change the map."""
         with self._recorder.lock:
+            self._recorder.settle()
             return dict(self)
 
     def unsaved(self) -> list[K]:
         """Keys whose value is no longer what was recorded: it was changed in place, or behind the map's back."""
         with self._recorder.lock:
+            self._recorder.settle()
             items, recorded = dict(self), dict(self._recorded)
         changed = [key for key, value in items.items() if not self._is_recorded(value, recorded.get(key))]
         return changed + [key for key in recorded if key not in items]

@@ -4,6 +4,7 @@
 * `attention` is true when a change needs a second look: a transaction is open, or the session is over.
 * `half` names the change that is recorded but may not be in its dict yet: an exception from a signal handler may
   strike between the two, and whoever comes next finishes it. `_ENDING`: a transaction is being committed or undone.
+  `_HALF_UNDONE`: it did not end well, and is not undone yet; where that is struck too, whoever comes next goes on.
 * A signal handler may do anything at any time; what it can't do in the middle of something is refused, never awaited.
 """
 
@@ -25,6 +26,7 @@ Half = tuple[Any, ...]
 """(map, key, value, pickle, tail before): MISSING as value is a delete, as key it is all of the map."""
 
 _ENDING: Half = (None,)
+_HALF_UNDONE: Half = (None, None)
 
 
 class OutboxLike(Protocol):
@@ -87,10 +89,32 @@ class Recorder:
             raise ChangeTooLarge(f"a transaction of {len(payload)} bytes is over the limit of {MAX_CHANGE_BYTES}")
         self.outbox.append(payload)
 
+    def settle(self) -> None:
+        """Undo a block that did not end well, if there is one. Called under the lock; struck, it can be done again."""
+        if self.half is not _HALF_UNDONE:
+            return
+        transaction = self.transaction  # None: struck before the first change could be made
+        self.half, undone = _ENDING, False
+        try:
+            # A commit that failed behind the append is recorded, so it stays.
+            if transaction is not None and self.outbox.tail[2] == transaction.before:
+                transaction.roll_back()
+            undone = True
+        finally:
+            if undone:
+                self.half = self.transaction = None
+                self.attention = False  # before the look at `over`: `end` may come in between
+                if self.over is not None:
+                    self.attention = True
+            else:
+                self.half = _HALF_UNDONE
+
     # May I?
 
     def check_may_change(self) -> None:
         """Raise unless the caller may change a map now. Called under the lock, off the usual path."""
+        if self.half is _HALF_UNDONE:
+            self.settle()
         if self.over is not None:
             raise self.over
         if self.transaction is not None:
@@ -111,7 +135,8 @@ class Recorder:
             raise self.over
 
     def check_outside_transaction(self, what: str) -> None:
-        """Raise `TransactionInProgress` for what has no place in a block."""
+        """Raise `TransactionInProgress` for what has no place in a block. Called under the lock."""
+        self.settle()
         if self.transaction is not None:
             self._check_owner(self.transaction)
             raise TransactionInProgress(f"{what} inside a transaction")
@@ -188,26 +213,31 @@ class Block:
     def _end(self, failed: bool) -> None:
         """Record the changes or undo them, and give the lock back."""
         recorder, transaction = self._recorder, self._transaction
+        self._open = False
+        if transaction is None:  # part of a block that is still open
+            recorder.lock.release()
+            return
+        recorder.half = _ENDING
         try:
-            self._open = False
-            if transaction is not None:
-                recorder.half = _ENDING
-                if not failed and transaction.changes:
-                    recorder.commit(transaction.changes)
+            if not failed and transaction.changes:
+                recorder.commit(transaction.changes)
         except BaseException:
             failed = True
             raise
         finally:
             try:
-                # A commit that failed behind the append is recorded, so it stays.
-                if transaction is not None and failed and recorder.outbox.tail[2] == transaction.before:
-                    transaction.roll_back()
-            finally:
-                if transaction is not None:
+                if failed:
+                    recorder.half = _HALF_UNDONE
+                    try:
+                        recorder.settle()
+                    finally:
+                        recorder.settle()  # what struck the first time has no need to strike again
+                else:
                     recorder.half = recorder.transaction = None
                     recorder.attention = False  # before the look at `over`: `end` may come in between
                     if recorder.over is not None:
                         recorder.attention = True
+            finally:
                 recorder.lock.release()
 
 

@@ -305,6 +305,7 @@ class Session:
 
     def _whole_state(self) -> list[Change]:
         """All maps as one change. Called under the lock."""
+        self._recorder.settle()
         changes: list[Change] = []
         for name, recorded in self._raw.items():
             changes += items_as_changes(name, recorded, encode_key)

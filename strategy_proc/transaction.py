@@ -37,6 +37,7 @@ class Transaction:
         self.doing: tuple[object, Change] | None = None  # the half and the change that are being made
         self._undo: list[_Undo] = []
         self._orders: dict[int, tuple[_Map, list[Any]]] = {}
+        self._reordered: list[tuple[dict[Any, Any], dict[Any, Any]]] | None = None
 
     def keep(self, change: Change, half: tuple[Any, ...]) -> None:
         """Record a change of the block, behind a note of what it changes."""
@@ -62,15 +63,22 @@ class Transaction:
         self._undo += [(target, key, value, recorded.get(key, MISSING)) for key, value in dict.items(target)]
 
     def roll_back(self) -> None:
-        """Make the dicts what they were before the block."""
-        for target, key, value, data in reversed(self._undo):
-            _put_back(target, key, value)
-            _put_back(target._recorded, key, data)
-        for target, order in self._orders.values():
-            for mapping in (target, target._recorded):
-                items = [(key, mapping[key]) for key in order if key in mapping]
-                dict.clear(mapping)
-                dict.update(mapping, items)
+        """Make the dicts what they were before the block. Struck in the middle, it can be done again from the start.
+
+        Nothing is cleared before all that comes back is at hand for good.
+        """
+        if self._reordered is None:
+            for target, key, value, data in reversed(self._undo):
+                _put_back(target, key, value)
+                _put_back(target._recorded, key, data)
+            self._reordered = [
+                (mapping, {key: mapping[key] for key in order if key in mapping})
+                for target, order in self._orders.values()
+                for mapping in (target, target._recorded)
+            ]
+        for mapping, items in self._reordered:
+            dict.clear(mapping)
+            dict.update(mapping, items)
 
 
 def _put_back(mapping: dict[Any, Any], key: Any, value: Any) -> None:

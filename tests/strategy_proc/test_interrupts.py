@@ -67,6 +67,16 @@ def transaction_that_goes_on(state: Session, m: Any) -> None:
             m.clear()
 
 
+def transaction_that_fails(state: Session, m: Any) -> None:
+    with contextlib.suppress(ZeroDivisionError), state.transaction():
+        m["a"] = 9
+        del m["b"]
+        m["z"] = 1
+        m.clear()
+        m["k"] = 1
+        raise ZeroDivisionError
+
+
 CHANGES: dict[str, Callable[[Session, Any], object]] = {
     "replace": lambda state, m: m.__setitem__("a", 2),
     "insert": lambda state, m: m.__setitem__("n", 2),
@@ -79,6 +89,7 @@ CHANGES: dict[str, Callable[[Session, Any], object]] = {
     "drop_map": lambda state, m: state.drop_map("m"),
     "transaction": transaction,
     "transaction_that_goes_on": transaction_that_goes_on,
+    "transaction_that_fails": transaction_that_fails,
 }
 
 

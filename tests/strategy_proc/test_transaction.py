@@ -10,6 +10,7 @@ import pytest
 from protocol.errors import ChangeTooLarge, OutboxFull, ReentrantChange, SyncFailed, TransactionInProgress
 from strategy_proc import PersistentMap, Session
 from strategy_proc.testing import MemoryStore
+from strategy_proc.transaction import Transaction
 from tests.waiting import wait_until
 
 
@@ -298,3 +299,29 @@ def test_a_map_that_is_being_dropped_takes_no_change_of_a_signal_handler(store: 
     state._outbox.append = append  # type: ignore[method-assign]
     assert m == {}
     assert "m" not in store.contents("bot")
+
+
+@pytest.mark.parametrize("next_one", [lambda m: m.update(f=8), lambda m: m.pop("a"), lambda m: m.snapshot()])
+def test_a_rollback_that_is_struck_again_and_again_is_finished_by_whoever_comes_next(
+    store: MemoryStore, state: Session, monkeypatch: pytest.MonkeyPatch, next_one: Callable[[PersistentMap], object]
+) -> None:
+    m = state.map("m")
+    m.update(a=1, b=2, c=3)
+    roll_back = Transaction.roll_back
+
+    def struck(transaction: Transaction) -> None:
+        """When nearly all of it is done."""
+        roll_back(transaction)
+        dict.clear(m)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "roll_back", struck)
+        with pytest.raises(KeyboardInterrupt), state.transaction():
+            del m["a"]
+            m["d"] = 4
+            raise ValueError
+    next_one(m)
+    assert list(m.items()) == list(store.contents("bot")["m"].items())
+    assert state.unsaved() == {}
+    state.sync()
