@@ -46,7 +46,7 @@ class NamespaceEntry(msgspec.Struct):
     """Hex identity -> (life, attempt) of its newest open; at most `MAX_OPENERS`, newest last."""
     closed: bool = False
     ts_last: int = 0
-    """When the newest change arrived, ns UTC; 0 if none has."""
+    """When the newest change arrived, ns UTC; 0 if none has, or all were forgotten."""
     boot_id: str = ""
     """Of the newest session's machine; empty if unknown."""
 

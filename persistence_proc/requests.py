@@ -222,7 +222,7 @@ class Requests:
             epoch=namespace.epoch,
             since=namespace.since,
             applied=namespace.applied,
-            new=namespace.applied == 0 and not maps,
+            new=namespace.ts_last == 0 and not maps,
             closed=namespace.was_closed,
             ts_last=namespace.ts_last,
             maps=maps,

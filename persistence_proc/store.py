@@ -147,7 +147,10 @@ class Store:
         return lowest
 
     def forget(self, namespace: Namespace, now: float) -> None:
-        """Drop all maps, also those that recovery refused. The epoch ends: a session that only slept is fenced."""
+        """Drop all maps, also those that recovery refused. The epoch ends: a session that only slept is fenced.
+
+        `applied` stays, so that nothing old can come back; but no change is known of any more.
+        """
         folds = self.pending.touch(namespace.name, now)
         for name in list(namespace.maps):
             namespace.drop(name, folds)
@@ -155,7 +158,7 @@ class Store:
             folds.setdefault(entry.name, Fold()).add(DROP, b"", b"", False)
             namespace.dropped.append((entry.name, entry_needs(entry)))
         namespace.carried, namespace.refused, namespace.closed = [], "", True
-        namespace.identity, namespace.boot_id = NOBODY, ""
+        namespace.identity, namespace.boot_id, namespace.ts_last = NOBODY, "", 0
         namespace.epoch += 1
 
     # For people

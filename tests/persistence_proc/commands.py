@@ -16,6 +16,7 @@ from strategy_proc import connect
 from tests.protocol import shapes
 
 state = connect(trust=[shapes])
+print(state.recovered, file=sys.stderr)
 positions, misc = state.map("positions", Position), state.map("misc")
 if "BTC/USDT" not in positions:
     positions["BTC/USDT"] = Position(symbol="BTC/USDT", side=Side.LONG, quantity=Decimal("1.5"), entry_price=Decimal(9))

@@ -211,6 +211,7 @@ def test_forget_deletes_maps_and_outbox_for_good(data_dir: Path, served: bool) -
         assert run("inspect", data_dir, "bot").stdout == ""
         with bot(persistence) as worker:
             assert worker.read_line() == "stored"
+            assert "NEW: no maps" in worker.errors()
 
 
 def test_forget_asks_first_and_no_changes_nothing(data_dir: Path) -> None:

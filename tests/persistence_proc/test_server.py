@@ -276,6 +276,10 @@ def test_forget_deletes_everything_and_ends_the_epoch(persistence: PersistencePr
     session.connect()
     opened, state = session.open_state()
     assert (opened.epoch, opened.since, state) == (3, 3, {})
+    assert (opened.new, opened.applied) == (True, 1), "nothing is there, and nothing old can come back"
+    session.put(insert("a", "y"))
+    session.flush()
+    assert not session.open().new
     unknown = session.ask(Forget(namespace="nobody"))
     assert isinstance(unknown, Refused)
     assert unknown.code == RefusedCode.UNKNOWN_NAMESPACE
