@@ -6,5 +6,5 @@
     exit_code = Supervisor(load_config("outlive.toml")).run()     # from the main thread
 
 `config` is what the user writes, `programs` turns it into what to start; `lifecycle` and `restart_policy` decide,
-`child` holds one process, `loop` waits for all of them, `control` answers the command line (`cli`).
+`child` holds one process, `loop` waits for all of them, `control` answers the command line (`commands`).
 """

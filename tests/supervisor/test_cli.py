@@ -14,6 +14,19 @@ from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, progra
 from tests.waiting import LONG
 
 OUTLIVE = [sys.executable, "-P", "-m", "supervisor"]
+STRUCK_WHILE_IT_IMPORTS = """
+import os, signal, sys
+
+class Strike:
+    def find_spec(self, name, path=None, target=None):
+        if name == "MODULE":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Strike())
+from supervisor.cli import main
+main()
+"""
+"""`outlive`, with Ctrl-C at the moment in which it begins to import MODULE."""
 
 
 @pytest.mark.parametrize(
@@ -42,6 +55,14 @@ def test_an_error_is_one_line(data_dir: Path, arguments: tuple[str, ...], code: 
     assert result.stderr.startswith("outlive: ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize("module", ["click", "msgspec", "psutil", "zmq", "supervisor.loop"])
+def test_ctrl_c_before_the_first_step_is_no_traceback(data_dir: Path, module: str) -> None:
+    write_config(data_dir, {})
+    script = STRUCK_WHILE_IT_IMPORTS.replace("MODULE", module)
+    ran = subprocess.run([sys.executable, "-c", script, "run"], cwd=data_dir, capture_output=True, timeout=LONG)
+    assert (ran.returncode, ran.stdout, ran.stderr.strip()) == (130, b"", b"")
 
 
 def test_what_lies_in_the_working_directory_is_not_taken_for_ours(data_dir: Path) -> None:
