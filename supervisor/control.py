@@ -223,7 +223,10 @@ class RunDir:
 
 
 class ControlServer:
-    """The supervisor's end. Its descriptor is edge-triggered: call `serve` at every turn of the loop."""
+    """The supervisor's end. Its descriptor is edge-triggered: call `serve` at every turn of the loop.
+
+    Raises `OSError` where it can't listen.
+    """
 
     def __init__(self, run_dir: RunDir, handle: Callable[[Command], Answer]) -> None:
         self._handle = handle
@@ -234,7 +237,11 @@ class ControlServer:
         # With a domain libzmq refuses peers of the protocol before ZMTP 3: one that sends its bytes and leaves would
         # end the whole process by an assertion on its identity.
         self._socket.setsockopt(zmq.ZAP_DOMAIN, b"outlive")
-        self._socket.bind(run_dir.address)
+        try:
+            self._socket.bind(run_dir.address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise OSError(error.errno, os.strerror(error.errno or 0), run_dir.address) from None
 
     def fileno(self) -> int:
         return int(self._socket.getsockopt(zmq.FD))

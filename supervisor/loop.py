@@ -91,7 +91,7 @@ class Supervisor:
         self._watch: Watch
         self._chronicle: Chronicle
         self._hooks: Hooks
-        self._health: Health
+        self._health = Health(config.persistence)
 
     def run(self) -> int:
         """Start everything, wait, stop everything; the exit code. Raises `OutliveError` before anything is started."""
@@ -151,7 +151,6 @@ class Supervisor:
         for pid, name in sweep(self._run_dir.mark):
             self._chronicle.note("swept", f"ended {name} (pid {pid}), left behind by an earlier run")
         self._chronicle.note("supervisor-start", f"pid {os.getpid()}: {self._config.persistence.data_dir}")
-        self._health = Health(self._config.persistence)
         self._health.start()
         undo.callback(self._health.close)
 

@@ -57,6 +57,16 @@ def test_an_error_is_one_line(data_dir: Path, arguments: tuple[str, ...], code: 
     assert "Traceback" not in result.stderr + result.stdout
 
 
+def test_a_control_socket_that_can_not_be_had_is_an_error_like_another(data_dir: Path) -> None:
+    write_config(data_dir, {})
+    (data_dir / "state" / "supervisor.d" / "control").mkdir(mode=0o700, parents=True)
+    for folder in ("state", "state/supervisor.d"):
+        (data_dir / folder).chmod(0o700)
+    result = outlive(data_dir, "run", "--quiet")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
+    assert f"ipc://{data_dir}/state/supervisor.d/control: Address already in use" in result.stderr
+
+
 @pytest.mark.parametrize("module", ["click", "msgspec", "psutil", "zmq", "supervisor.loop"])
 def test_ctrl_c_before_the_first_step_is_no_traceback(data_dir: Path, module: str) -> None:
     write_config(data_dir, {})
