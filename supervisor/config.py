@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from protocol.endpoints import parse_endpoint
 from protocol.errors import BadName, ConfigError, SocketPathTooLong
 from protocol.names import check_namespace
-from supervisor.hook_settings import HookSettings, check_hooks, hooks_in
+from supervisor.hook_settings import HookEvent, HookSettings, check_hooks, hooks_in
 from supervisor.toml_lines import line_of
 
 PERSISTENCE = "persistence"
@@ -33,6 +33,15 @@ PERSISTENCE = "persistence"
 SUPERVISOR = "outlive"
 EVENTS = "events"
 """The names of the supervisor's own logs; no program may have them either."""
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Restart = Literal["always", "on-failure", "never"]
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "log_level": get_args(LogLevel),
+    "restart": get_args(Restart),
+    "on": get_args(HookEvent),
+}
+"""What can be chosen for the keys of these names: msgspec does not say it."""
 
 _ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -49,7 +58,7 @@ class PersistenceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     endpoint: str | None = None
     """ipc:///directory or tcp://host:port, if not sockets in the runtime directory."""
     curve_dir: str | None = None
-    log_level: Literal["debug", "info", "warning", "error"] | None = None
+    log_level: LogLevel | None = None
     command: list[str] = []
     """Another program than `python -m persistence_proc`; gets the same arguments."""
     env: dict[str, str] = {}
@@ -65,7 +74,7 @@ class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     command: list[str] = []
     entry: str | None = None
     """"module:function", instead of a command."""
-    restart: Literal["always", "on-failure", "never"] = "on-failure"
+    restart: Restart = "on-failure"
     done_exit_codes: list[int] = []
     """Exit codes that mean "done, don't restart me"; with "on-failure" 0 is always one."""
     env: dict[str, str] = {}
@@ -325,4 +334,8 @@ def _with_key(message: str, prefix: str = "") -> str:
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
     if unknown:
         return f"{key + '.' if key else ''}{unknown[1]}: unknown key"
+    no_choice = re.fullmatch(r"Invalid enum value ('.*')", what, re.DOTALL)
+    choices = _CHOICES.get(key.rpartition(".")[2].partition("[")[0])
+    if no_choice and choices:
+        what = f"{no_choice[1]} is none of {', '.join(choices)}"
     return f"{key or 'the file'}: {what}"

@@ -22,6 +22,7 @@ HookEvent = Literal[
     "degraded",
     "persistence-down",
     "persistence-up",
+    "persistence-refused",
     "disk-full",
     "exit",
     "restart",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from protocol.messages import NamespaceStatus, StatusReport
 from supervisor.config import parse_config
 from supervisor.events import Event
 from supervisor.health import Judge
-from supervisor.hook_settings import HookSettings
+from supervisor.hook_settings import HookEvent, HookSettings
 from supervisor.hooks import Hooks
 from tests.supervisor.harness import SupervisorProcess, is_gone, outlive, program, write_config
 from tests.waiting import LONG, wait_until
@@ -54,6 +55,22 @@ def test_a_command_is_told_on_its_input_and_in_its_environment(tmp_path: Path) -
     assert name == "a"
     assert json.loads("{" + body) == msgspec.to_builtins(event()) | {"count": 1}
     assert not list(hooks.problems())
+
+
+def test_a_refused_store_can_be_told_of_although_it_ends_everything(data_dir: Path) -> None:
+    hook = {"command": ["sh", "-c", f"cat > {data_dir / 'told'}"], "on": ["persistence-refused"]}
+    patient = f"import supervisor.hooks as h; h._PATIENCE = {LONG}"
+    with SupervisorProcess(data_dir, {"persistence": program("refuse"), "hooks": hook}, patient) as supervisor:
+        assert supervisor.wait() == 2, supervisor.errors()
+        told = json.loads((data_dir / "told").read_text())
+        assert told["detail"] == "the persistence process refuses to start: no, I do not want this data"
+
+
+def test_the_docs_list_each_event_that_can_be_chosen_and_no_other() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "supervision.md").read_text()
+    listed = re.search(r"^`on` chooses from the events:.*?\n\n", text, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    assert sorted(re.findall(r"`([a-z-]+)`", listed[0])) == sorted({*get_args(HookEvent), "on"})
 
 
 def test_what_a_hook_leaves_running_is_neither_waited_for_nor_left(tmp_path: Path) -> None:
@@ -221,7 +238,7 @@ def test_state_that_comes_back_degraded_is_told_of(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('on = ["explode"]', "hooks.on[0]: Invalid enum value 'explode'"),
+        ('on = ["explode"]', "hooks.on[0]: 'explode' is none of fatal, hang, degraded,"),
         ('webhook = "ftp://x"', "hooks.webhook: 'ftp://x' is no http:// or https:// URL"),
         ('webhook = "http://x:99999"', "hooks.webhook"),
         ("timeout = 0", "hooks.timeout: 0.0 must be more than 0"),

@@ -19,7 +19,7 @@ from supervisor.config import load_config
         ("restart.limit = 'x'", "line 1: restart.limit: Expected"),
         ("# \n[strategies.a]  # no command", "line 2: strategies.a: needs either a command"),
         ("[strategies.a]\nentry = 'a:b'\nenv = {OUTLIVE_X = '1'}", "line 3: strategies.a.env.OUTLIVE_X: OUTLIVE_"),
-        ("[hooks]\non = [\n 'fatal',\n 'explode']", "line 2: hooks.on[1]: Invalid enum value"),
+        ("[hooks]\non = [\n 'fatal',\n 'explode']", "line 2: hooks.on[1]: 'explode' is none of"),
         ("[restart]\nlimit = = 3", "line 2: no TOML: "),
         ("[restart]\nlimit = [\n\n", "line 2: no TOML: "),
         ("[strategy.a]\nentry = 'a:b'", "line 1: strategy: unknown key"),
