@@ -234,7 +234,9 @@ def _check_program(key: str, name: str, settings: ProgramSettings) -> None:
         raise ConfigError(f"{key}: {PERSISTENCE!r} is the name of the persistence process")
     if name in (SUPERVISOR, EVENTS):
         raise ConfigError(f"{key}: {name!r} is the name of the supervisor's own log")
-    if bool(settings.command) == bool(settings.entry):
+    if settings.command and settings.entry:
+        raise ConfigError(f"{key}: has both a command and an entry; it needs one of them, not both")
+    if not settings.command and not settings.entry:
         raise ConfigError(f'{key}: needs either a command (["python", "bot.py"]) or an entry ("module:function")')
     if settings.command and not settings.command[0]:
         raise ConfigError(f"{key}.command: the program's name is empty")

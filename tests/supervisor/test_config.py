@@ -23,7 +23,7 @@ WRONG = [
     ("[restart]\nlimit = 0", "restart.limit: 0 must be more than 0"),
     ("[restart]\nwindow = inf", "restart.window: inf must be"),
     ("[strategies.a]", "strategies.a: needs either a command"),
-    ("[strategies.a]\ncommand = ['x']\nentry = 'm:f'", "strategies.a: needs either a command"),
+    ("[strategies.a]\ncommand = ['x']\nentry = 'm:f'", "strategies.a: has both a command and an entry; it needs one"),
     ("[strategies.a]\ncommand = 'python bot.py'", "strategies.a.command: Expected `array`, got `str`"),
     ("[strategies.a]\ncommand = ['']", "strategies.a.command: the program's name is empty"),
     ("[strategies.a]\nentry = 'module'", "strategies.a.entry: 'module' is not of the form"),
