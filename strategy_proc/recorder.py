@@ -181,22 +181,23 @@ class Block:
         self._transaction: Transaction | None = None
 
     def __enter__(self) -> None:
-        recorder = self._recorder
+        recorder, transaction, opened = self._recorder, None, False
         try:
             with recorder.lock:
                 if recorder.attention or recorder.half is not None:
                     recorder.check_may_change()
                 if recorder.transaction is None:
-                    self._transaction = Transaction(recorder.outbox.tail[2])
-                elif not self._joins:
+                    transaction = Transaction(recorder.outbox.tail[2])
+                elif not self._joins:  # this very block, too, may be the one that is open
                     raise TransactionInProgress("a transaction inside a transaction")
-                self._open = True
+                self._transaction = transaction
+                self._open = opened = True
                 recorder.lock.acquire()  # once more, for `_end` to release
-                if self._transaction is not None:
-                    recorder.transaction = self._transaction
+                if transaction is not None:
+                    recorder.transaction = transaction
                     recorder.attention = True
         except BaseException:
-            if self._open:
+            if opened:
                 self._end(True)
             raise
 

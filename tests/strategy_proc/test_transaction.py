@@ -325,3 +325,42 @@ def test_a_rollback_that_is_struck_again_and_again_is_finished_by_whoever_comes_
     assert list(m.items()) == list(store.contents("bot")["m"].items())
     assert state.unsaved() == {}
     state.sync()
+
+
+def test_a_block_that_is_entered_while_it_is_open_is_refused_and_goes_on(store: MemoryStore, state: Session) -> None:
+    m = state.map("m")
+    block = state.transaction()
+    with block:
+        m["a"] = 1
+        with pytest.raises(TransactionInProgress), block:
+            m["x"] = 1
+        m["b"] = 2
+    assert m == store.contents("bot")["m"] == {"a": 1, "b": 2}
+    with pytest.raises(ZeroDivisionError), block:  # and may be used again
+        m["c"] = 3
+        raise ZeroDivisionError
+    assert m == store.contents("bot")["m"] == {"a": 1, "b": 2}
+
+
+def test_tasks_that_share_a_block_do_not_end_each_others(store: MemoryStore, state: Session) -> None:
+    m = state.map("m")
+    block = state.transaction()
+
+    async def holder(inside: asyncio.Event, go: asyncio.Event) -> None:
+        with block:
+            m["a"] = 1
+            inside.set()
+            await go.wait()
+            m["b"] = 2
+
+    async def scenario() -> None:
+        inside, go = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(holder(inside, go))
+        await inside.wait()
+        with pytest.raises(TransactionInProgress), block:
+            m["x"] = 1
+        go.set()
+        await task
+
+    asyncio.run(scenario())
+    assert m == store.contents("bot")["m"] == {"a": 1, "b": 2}
