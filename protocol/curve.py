@@ -44,6 +44,7 @@ def refused(address: str) -> NotAllowed:
 def load_key(path: str) -> tuple[bytes, bytes | None]:
     """(public, secret if there is one) of a key file, both good enough for ZeroMQ. Raises `ConfigError`."""
     try:
+        os.stat(path)  # a missing one is told as such: to ZeroMQ's reader it is an invalid one
         public, secret = zmq.auth.load_certificate(path)
         for key in (public, public if secret is None else secret):
             if len(key) != _KEY_CHARACTERS:

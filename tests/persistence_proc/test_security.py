@@ -211,6 +211,11 @@ def test_a_server_key_that_can_not_be_used_is_named_in_one_line(data_dir: Path, 
     assert_one_line(errors, "no usable CURVE keys in", "server.key_secret")
 
 
+def test_a_key_that_is_not_there_is_told_so(data_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"client\.key_secret: .*No such file"):
+        CurveKeys(str(data_dir))
+
+
 NO_KEYS = ['public-key = "short"\nsecret-key = "short"', f'public-key = "{"~" * 40}"', f'public-key = "{"#" * 40}"',
            f'public-key = "{"a" * 40}"\nsecret-key = ""']  # fmt: skip
 
