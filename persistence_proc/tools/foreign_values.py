@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from protocol.errors import UntrustedType
+from protocol.errors import MalformedMessage, UntrustedType
+from protocol.keys import decode_key
 from protocol.records import Record, restore_record
 from protocol.values import Trust
 
@@ -94,7 +95,7 @@ class Placeholder(metaclass=_Named):
 
 
 class Unreadable:
-    """Stands for a value whose bytes are no pickle."""
+    """Stands for what can't be shown: bytes that are no pickle, a number without end."""
 
     def __init__(self, why: str, size: int) -> None:
         self.why, self.size = why, size
@@ -114,6 +115,18 @@ def show_value(data: bytes) -> Any:
         return value
     except Exception as error:  # a pickle can fail in as many ways as there are types in it
         return Unreadable(f"{type(error).__name__}: {error}", len(data))
+
+
+def show_key(data: bytes) -> Any:
+    """The key; what is no key as it is, and one that can't be printed as `Unreadable`. Raises nothing."""
+    try:
+        key = decode_key(data)
+        _check_printable(key, _ROOM)
+    except MalformedMessage:
+        return data
+    except ValueError as error:
+        return Unreadable(str(error), len(data))
+    return key
 
 
 def _check_printable(value: Any, room: int) -> None:

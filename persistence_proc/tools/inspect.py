@@ -18,12 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from persistence_proc.tools.command import leave, run
-from persistence_proc.tools.foreign_values import show_value
+from persistence_proc.tools.foreign_values import show_key, show_value
 from persistence_proc.tools.plain import plain
 from persistence_proc.tools.reading import ShownMap, ShownNamespace, read_store
 from protocol.disk import Disk
-from protocol.errors import MalformedMessage
-from protocol.keys import Key, decode_key
 from protocol.records import Record
 
 Row = dict[str, Any]
@@ -60,7 +58,7 @@ def _show_entries(
 ) -> None:
     if shown.problem and not shown.items:
         leave(f"{title} can't be shown: {shown.problem}", 1)
-    entries = [(_key(data), show_value(value)) for data, value in shown.items.items() if _fits(data, key)]
+    entries = [(show_key(data), show_value(value)) for data, value in shown.items.items() if _fits(data, key)]
     if key is not None and not entries:
         leave(f"no key {key!r} in {title}", 1)
     if as_json:
@@ -127,18 +125,11 @@ def _time(ts: int) -> str:
 # Keys
 
 
-def _key(data: bytes) -> Key:
-    try:
-        return decode_key(data)
-    except MalformedMessage:
-        return data
-
-
 def _fits(data: bytes, wanted: str | None) -> bool:
     """A key given as text means the str, the int, or whatever else prints like it."""
     if wanted is None:
         return True
-    key = _key(data)
+    key = show_key(data)
     return key == wanted if isinstance(key, str) else repr(key) == wanted
 
 

@@ -16,7 +16,9 @@ from persistence_proc.tools.foreign_values import Placeholder, Unreadable, show_
 from persistence_proc.tools.plain import plain
 from persistence_proc.tools.reading import read_store
 from protocol.disk import Disk
+from protocol.keys import encode_key
 from protocol.values import Trust, ValueCodec
+from strategy_proc import connect
 from tests.persistence_proc.commands import bot, put, run, run_once
 from tests.processes import PersistenceProcess
 from tests.protocol import shapes
@@ -250,6 +252,20 @@ ENDLESS = {
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_value_without_end_as_text_is_shown_as_unreadable(name: str) -> None:
     assert isinstance(show_value(ENDLESS[name]), Unreadable)
+
+
+@pytest.mark.parametrize("key", [7**5200, ("a", -(7**5200))], ids=["an int", "in a tuple"])
+def test_a_key_without_end_as_text_hides_no_other(data_dir: Path, key: Any) -> None:
+    with PersistenceProcess(data_dir), connect("bot", data_dir=data_dir) as state:
+        state.map("m").update({"before": 1, key: 2, "behind": 3})
+    before, endless, behind = shown(data_dir, "bot", "m")
+    assert (before, behind) == ({"key": "before", "value": 1}, {"key": "behind", "value": 3})
+    assert endless["value"] == 2
+    assert endless["key"] == {"type": "unreadable", "why": "an int of 14599 bits", "bytes": len(encode_key(key))}
+    assert shown(data_dir, "bot", "m", "behind") == [behind]
+    table = run("inspect", data_dir, "bot", "m").stdout.splitlines()
+    assert len(table) == 4
+    assert "an int of 14599 bits" in table[2]
 
 
 def test_values_that_contain_themselves_are_shown_to_where_they_begin_again() -> None:
