@@ -171,13 +171,16 @@ class Recorder:
 
 
 class Block:
-    """The `with` block of a transaction. Every step allows for Ctrl-C behind it; `_open`: the lock is held."""
+    """The `with` block of a transaction. Every step allows for Ctrl-C behind it.
 
-    __slots__ = ("_joins", "_open", "_recorder", "_then", "_transaction")
+    While it holds the lock it is an `_OpenBlock`. So one that has ended runs nothing at its death, where Python would
+    drop what a signal handler raises.
+    """
+
+    __slots__ = ("_joins", "_recorder", "_then", "_transaction")
 
     def __init__(self, recorder: Recorder, joins: bool, then: Callable[[], object] | None) -> None:
         self._recorder, self._joins, self._then = recorder, joins, then
-        self._open = False
         self._transaction: Transaction | None = None
 
     def __enter__(self) -> None:
@@ -191,7 +194,7 @@ class Block:
                 elif not self._joins:  # this very block, too, may be the one that is open
                     raise TransactionInProgress("a transaction inside a transaction")
                 self._transaction = transaction
-                self._open = opened = True
+                self.__class__, opened = _OpenBlock, True
                 recorder.lock.acquire()  # once more, for `_end` to release
                 if transaction is not None:
                     recorder.transaction = transaction
@@ -206,15 +209,10 @@ class Block:
         if self._then is not None and kind is None:
             self._then()
 
-    def __del__(self) -> None:
-        """Ctrl-C struck at the very gate of `__exit__`: nothing in there has run."""
-        if self._open:
-            self._end(True)
-
     def _end(self, failed: bool) -> None:
         """Record the changes or undo them, and give the lock back."""
         recorder, transaction = self._recorder, self._transaction
-        self._open = False
+        self.__class__ = Block
         if transaction is None:  # part of a block that is still open
             recorder.lock.release()
             return
@@ -240,6 +238,15 @@ class Block:
                         recorder.attention = True
             finally:
                 recorder.lock.release()
+
+
+class _OpenBlock(Block):
+    """Is ended at its death at the latest: Ctrl-C may strike at the very gate of `__exit__`, where nothing has run."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self._end(True)
 
 
 def _finish(half: Half) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Callable
 
@@ -364,3 +365,20 @@ def test_tasks_that_share_a_block_do_not_end_each_others(store: MemoryStore, sta
 
     asyncio.run(scenario())
     assert m == store.contents("bot")["m"] == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_block_that_has_ended_runs_nothing_at_its_death(state: Session, fails: bool) -> None:
+    """What a signal handler raises in there would be dropped by Python: a SIGTERM that is never heard of."""
+    m, block = state.map("m"), state.transaction()
+    with contextlib.suppress(ZeroDivisionError), block:
+        m["a"] = 1
+        if fails:
+            raise ZeroDivisionError
+    called: list[str] = []
+    sys.setprofile(lambda frame, event, arg: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        del block
+    finally:
+        sys.setprofile(None)
+    assert called == []
