@@ -1,6 +1,7 @@
 """`python -m persistence_proc --data-dir DIR`: start the persistence process.
 
-Exit codes: 0 stopped on request, everything saved; 1 the disk failed; 2 refused to start, one line says why.
+Exit codes: 0 stopped on request, everything saved; 1 the disk failed, or another process has the store: to be tried
+again; 2 refused to start, and a person is needed. One line says why.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import click
 from persistence_proc.server import SWITCH_INTERVAL, Server
 from persistence_proc.service import CannotKeep
 from persistence_proc.settings import LOG_LEVELS, check_settings
-from protocol.errors import OutliveError
+from protocol.errors import OutliveError, StoreInUse
 
 MAX_FILES = 65536
 """Descriptors that we ask for, if the machine allows them."""
@@ -43,7 +44,7 @@ def serve(data_dir: str, runtime_dir: str | None, endpoint: str | None, curve_di
         gc.set_threshold(COLLECT_AFTER)
         _raise_file_limit()
         sys.exit(Server(settings).run())
-    except CannotKeep as error:
+    except (CannotKeep, StoreInUse) as error:  # who has the store may be a tool, or about to end
         _leave(error, 1)
     except OutliveError as error:
         _leave(error, 2)

@@ -421,7 +421,7 @@ def test_a_second_process_on_the_same_data_is_refused_and_the_first_goes_on(
     persistence: PersistenceProcess, session: RawSession
 ) -> None:
     code, errors = start_and_fail("--data-dir", persistence.data_dir)
-    assert code == 2
+    assert code == 1, "it may end, and then a supervisor's next try succeeds"
     assert_one_line(errors, "in use", str(persistence.pid))
     assert session.open().epoch == 1
 
@@ -431,7 +431,7 @@ def test_a_second_process_cannot_take_the_sockets_of_another_store(
 ) -> None:
     sockets = str(Path(persistence.data_dir) / "sockets")
     code, errors = start_and_fail("--data-dir", str(data_dir / "second"), "--runtime-dir", sockets)
-    assert code == 2
+    assert code == 1
     assert_one_line(errors, "in use")
     assert session.open().epoch == 1
 
