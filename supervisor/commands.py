@@ -16,9 +16,9 @@ from typing import NoReturn
 import click
 
 from protocol.errors import ConfigError, OutliveError, PersistenceUnavailable
-from supervisor.config import load_config
+from supervisor.config import Config, load_config
 from supervisor.control import Answer, Command, RunDir, SupervisorStatus
-from supervisor.place import CONFIG_FILE, ask_at, config_at, place, single
+from supervisor.place import CONFIG_FILE, ask_at, ask_in, config_at, place, run_dir_at, single
 from supervisor.programs import OUR_PYTHON
 
 _NOT_RUNNING = 3
@@ -65,7 +65,11 @@ def run(
     if argv is not None:
         sys.exit(Supervisor(single(argv, data_dir, namespace), console=console).run())
     path = config_path or CONFIG_FILE
-    sys.exit(Supervisor(load_config(path), console=console, reload=lambda: load_config(path)).run())
+
+    def read() -> Config:
+        return load_config(path)
+
+    sys.exit(Supervisor(read(), console=console, reload=read, config_path=path).run())
 
 
 @outlive.command()
@@ -94,11 +98,12 @@ def status(config_path: str | None, data_dir: str | None, as_json: bool) -> None
 @click.option("--timeout", default=120.0, show_default=True, help="seconds to wait until all have left")
 def stop(config_path: str | None, data_dir: str | None, name: str, timeout: float) -> None:
     """Stop one program, or everything: strategies first, then services, then persistence."""
-    answer = ask_at(config_path, data_dir, Command(verb="stop", name=name))
+    run_dir = run_dir_at(config_path, data_dir)
+    answer = ask_in(run_dir, Command(verb="stop", name=name))
     if name:
         click.echo(_message(answer))
     else:
-        _wait_until_free(RunDir(config_at(config_path, data_dir).run_dir), timeout)
+        _wait_until_free(run_dir, timeout)
         click.echo("stopped")
 
 

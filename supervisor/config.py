@@ -43,6 +43,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 """What can be chosen for the keys of these names: msgspec does not say it."""
 
+RUN_DIR_NAME = "supervisor.d"
 _ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SIZE = re.compile(r"(\d{1,18})\s*([KMG]i?B|B)?")
@@ -149,7 +150,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def run_dir(self) -> str:
         """The supervisor's own folder; the dot keeps its name from being a namespace's."""
-        return os.path.join(self.persistence.runtime_dir or self.persistence.data_dir, "supervisor.d")
+        return os.path.join(self.persistence.runtime_dir or self.persistence.data_dir, RUN_DIR_NAME)
 
     @property
     def log_dir(self) -> str:

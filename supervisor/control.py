@@ -4,7 +4,7 @@
 
 The run directory is private (0700), so only the same user comes this far. It also holds LOCK (one supervisor for one
 directory), ID (the mark by which orphans are found, and the place it was made for: a copy of the directory makes a
-mark of its own) and the logs.
+mark of its own), CONFIG (the path of the configuration file; by it `supervisor.elsewhere` finds us) and the logs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from protocol.errors import MalformedMessage, OutliveError, PersistenceUnavailab
 from protocol.limits import MAX_SOCKET_PATH_BYTES
 
 _MAX_COMMAND_BYTES = 4096
+_LONGEST_PATH = 4096
 _LAST_BREATH, _LOOK = 5.0, 0.02
 """Seconds for the lock of a dead supervisor: a child that it was just starting has it until its program begins."""
 
@@ -146,20 +147,22 @@ class RunDir:
         """Of the directory itself: while it is open, none that replaces it can get its number, and so its mark."""
         self._mark = ""
 
-    def lock(self) -> None:
-        """Make it, check it, take it. Raises `InsecureDirectory` and `OSError` too."""
+    def lock(self, config_path: str = "") -> None:
+        """Make it, check it, take it, and say which file is run. Raises `InsecureDirectory` and `OSError` too."""
         make_private(self.path)
         self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock = os.open(os.path.join(self.path, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         until = time.monotonic() + _LAST_BREATH
         while not self._take():
-            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
+            holder = self.holder
             if _is_alive(holder) or time.monotonic() > until:
                 self.unlock()
                 raise AlreadyRunning(f"a supervisor (pid {holder}) is running in {self.path} already") from None
             time.sleep(_LOOK)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        with open(os.path.join(self.path, "CONFIG"), "wb") as file:
+            file.write(os.fsencode(config_path))
 
     def _take(self) -> bool:
         try:
@@ -172,7 +175,7 @@ class RunDir:
         """Whether no supervisor holds it; looked at without making anything."""
         try:
             fd = os.open(os.path.join(self.path, "LOCK"), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return True
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -182,11 +185,35 @@ class RunDir:
             os.close(fd)
         return True
 
+    def is_same(self, other: RunDir) -> bool:
+        """Whether both are one directory that is there, by whatever path."""
+        try:
+            return os.path.samefile(self.path, other.path)
+        except OSError:
+            return False
+
     def unlock(self) -> None:
         for fd in (self._lock, self._held):
             if fd >= 0:
                 os.close(fd)
         self._lock = self._held = -1
+
+    @property
+    def holder(self) -> str:
+        """The pid of who has locked it, or had; "" if nobody ever has."""
+        return os.fsdecode(self._text("LOCK")).strip()
+
+    @property
+    def config_path(self) -> str:
+        """The configuration file that is run here, or was; "" for a single command."""
+        return os.fsdecode(self._text("CONFIG"))
+
+    def _text(self, name: str) -> bytes:
+        try:
+            with open(os.path.join(self.path, name), "rb") as file:
+                return file.read(_LONGEST_PATH)
+        except OSError:
+            return b""
 
     @property
     def mark(self) -> str:

@@ -22,11 +22,13 @@ from typing import IO, Literal
 import psutil
 
 from protocol.errors import ConfigError, OutliveError
+from supervisor import elsewhere
 from supervisor.child import Child
 from supervisor.chronicle import Chronicle, log_path
 from supervisor.config import PERSISTENCE, Config
 from supervisor.console import Console
 from supervisor.control import (
+    AlreadyRunning,
     Answer,
     Command,
     ControlServer,
@@ -65,6 +67,7 @@ class Supervisor:
     """Runs a configuration until it is told to stop.
 
     `console` None: quiet, log files only. `reload` gives the configuration anew on SIGHUP; without it SIGHUP stops.
+    `config_path` is the file that it comes from: two supervisors of one file are refused.
     """
 
     def __init__(
@@ -73,8 +76,10 @@ class Supervisor:
         *,
         console: IO[str] | None = sys.stdout,
         reload: Callable[[], Config] | None = None,
+        config_path: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._config_path = "" if config_path is None else os.path.abspath(config_path)
         self._config, self._reload, self._clock = config, reload, clock
         self._console = Console(console)
         self._rotation, self._manager = Rotation(), ServiceManager()
@@ -120,10 +125,11 @@ class Supervisor:
     def _prepare(self, undo: contextlib.ExitStack) -> None:
         raise_limit()
         _ = self._run_dir.address  # raises for a path that is too long before anything is made there
+        self._check_that_it_runs_nowhere_else()
         make_private(self._config.persistence.data_dir)
         if self._config.persistence.runtime_dir is not None:
             make_private(self._config.persistence.runtime_dir)
-        self._run_dir.lock()
+        self._run_dir.lock(self._config_path)
         undo.callback(self._run_dir.unlock)
         undo.callback(self._console.close)
         programs = stages(self._config, self._run_dir.mark)
@@ -153,6 +159,15 @@ class Supervisor:
         self._chronicle.note("supervisor-start", f"pid {os.getpid()}: {self._config.persistence.data_dir}")
         self._health.start()
         undo.callback(self._health.close)
+
+    def _check_that_it_runs_nowhere_else(self) -> None:
+        """That it runs here is found by the lock."""
+        other = elsewhere.running(self._config_path) if self._config_path else None
+        if other is not None and not other.is_same(self._run_dir):
+            raise AlreadyRunning(
+                f"a supervisor (pid {other.holder}) runs {self._config_path} already, in {other.path}: it was started "
+                "before the data directory was changed there; stop it first (outlive stop)"
+            )
 
     def _unit(self, program: Program) -> Unit:
         settings = self._config.supervisor

@@ -20,6 +20,7 @@ from supervisor.config import (
     load_config,
 )
 from supervisor.control import Answer, Command, Refused, RunDir, ask
+from supervisor.elsewhere import running
 
 CONFIG_FILE = "outlive.toml"
 
@@ -32,10 +33,25 @@ def place(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def ask_at(config_path: str | None, data_dir: str | None, command: Command) -> Answer:
     """Its answer. Raises `ClickException` for a refusal, `PersistenceUnavailable` when none runs there."""
-    answer = ask(RunDir(config_at(config_path, data_dir).run_dir), command)
+    return ask_in(run_dir_at(config_path, data_dir), command)
+
+
+def ask_in(run_dir: RunDir, command: Command) -> Answer:
+    """The same of the supervisor in `run_dir`."""
+    answer = ask(run_dir, command)
     if isinstance(answer, Refused):
         raise click.ClickException(answer.message)
     return answer
+
+
+def run_dir_at(config_path: str | None, data_dir: str | None) -> RunDir:
+    """Where the supervisor is that the options mean: one that was started before the data directory was changed in its
+    configuration serves the old place. Raises `ConfigError`."""
+    run_dir = RunDir(config_at(config_path, data_dir).run_dir)
+    file = config_path or CONFIG_FILE
+    if data_dir is None and os.path.exists(file) and run_dir.is_free():
+        return running(file) or run_dir
+    return run_dir
 
 
 def config_at(config_path: str | None, data_dir: str | None) -> Config:

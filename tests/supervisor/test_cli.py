@@ -223,6 +223,32 @@ def test_reload_says_what_it_did_and_a_mistake_changes_nothing(data_dir: Path) -
         assert supervisor.terminate() == 0
 
 
+def test_a_data_directory_changed_in_the_file_neither_hides_the_supervisor_nor_doubles_its_bots(data_dir: Path) -> None:
+    bot = program("serve")
+    with SupervisorProcess(data_dir, {"strategies.a": bot}) as supervisor:
+        pid = supervisor.wait_for("a", "running").pid
+        write_config(data_dir, {"persistence": program("serve", data_dir="elsewhere"), "strategies.a": bot})
+        second = outlive(data_dir, "run")
+        assert second.returncode == 1
+        assert f"a supervisor (pid {supervisor.pid}) runs {data_dir / 'outlive.toml'} already, in " in second.stderr
+        assert not (data_dir / "elsewhere").exists()
+        assert str(pid) in outlive(data_dir, "status").stdout
+        assert "the settings of persistence have changed: they take effect" in outlive(data_dir, "reload").stdout
+        assert supervisor.program("a").pid == pid
+        assert outlive(data_dir, "stop").stdout == "stopped\n"
+        assert supervisor.wait() == 0
+        assert outlive(data_dir, "status").returncode == 3
+
+
+def test_a_copy_of_a_configuration_is_another_one(data_dir: Path) -> None:
+    (data_dir / "copy").mkdir(mode=0o700)
+    with SupervisorProcess(data_dir, {}) as one, SupervisorProcess(data_dir / "copy", {}) as other:
+        for supervisor in (one, other):
+            supervisor.wait_for("persistence", "running")
+        for supervisor in (one, other):
+            assert supervisor.terminate() == 0
+
+
 def test_a_script_that_knows_nothing_of_outlive_runs_with_one_command(data_dir: Path) -> None:
     (data_dir / "bot.py").write_text("print('hello from', __file__)\n")
     ran = outlive(data_dir, "run", "--", "python", "bot.py")
