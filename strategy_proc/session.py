@@ -167,15 +167,16 @@ class Session:
         with self._recorder.lock:
             self._recorder.check_alive()
             self._recorder.check_outside_transaction("sync()")
-        self._syncing.add(threading.get_ident())
+        me = threading.get_ident()
         try:
+            self._syncing.add(me)  # in here, and taken out by one call of C: so it stays behind no exception
             self._outbox.sync()
         except SyncFailed:
             raise
         except OSError as error:
             raise SyncFailed(f"recorded and in memory, but not safe from a power cut: {error}") from error
         finally:
-            self._syncing.discard(threading.get_ident())
+            self._syncing.discard(me)
 
     def _refuse_inside(self, what: str) -> None:
         """For what waits for other threads: they may wait for what a signal handler has interrupted here."""

@@ -77,6 +77,11 @@ def transaction_that_fails(state: Session, m: Any) -> None:
         raise ZeroDivisionError
 
 
+def durable_transaction(state: Session, m: Any) -> None:
+    with state.transaction(durable=True):
+        m["a"] = 9
+
+
 CHANGES: dict[str, Callable[[Session, Any], object]] = {
     "replace": lambda state, m: m.__setitem__("a", 2),
     "insert": lambda state, m: m.__setitem__("n", 2),
@@ -90,6 +95,9 @@ CHANGES: dict[str, Callable[[Session, Any], object]] = {
     "transaction": transaction,
     "transaction_that_goes_on": transaction_that_goes_on,
     "transaction_that_fails": transaction_that_fails,
+    "durable_transaction": durable_transaction,
+    "sync": lambda state, m: state.sync(),
+    "flush": lambda state, m: state.flush(),
 }
 
 
@@ -115,6 +123,9 @@ def strike(change: Callable[[Session, Any], object], n: int) -> bool:
     other.start()
     other.join(20)
     assert not other.is_alive(), "the lock is held"
+    state.sync()
+    state.flush()
+    state.close()
     return striker.left <= 0
 
 
