@@ -322,8 +322,13 @@ class Pump:
         if (instance, applied) == (reply.instance, reply.applied) and now < sent + WHOLE_STATE_PATIENCE:
             self._stopping.wait(BUSY_WAIT / 5)  # it is on its way
             return
-        with session._recorder.lock:
+        lock = session._recorder.lock
+        if not lock.acquire(timeout=BUSY_WAIT):  # an open transaction: asked again soon, or told to stop from inside it
+            return
+        try:
             self._outbox.replace_all(reply.applied, encode_changes(session._whole_state()), reply.store_id)
+        finally:
+            lock.release()
         log.warning("%s: sending the whole state, as accepted", session.namespace)
         self._whole_state_sent = (reply.instance, reply.applied, now)
         self._store_id = reply.store_id or self._store_id

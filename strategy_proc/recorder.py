@@ -5,6 +5,7 @@
 * `half` names the change that is recorded but may not be in its dict yet: an exception from a signal handler may
   strike between the two, and whoever comes next finishes it. `_ENDING`: a transaction is being committed or undone.
   `_HALF_UNDONE`: it did not end well, and is not undone yet; where that is struck too, whoever comes next goes on.
+* The pump never waits for `lock` without end: a signal handler inside a block may close the session, and wait for it.
 * A signal handler may do anything at any time; what it can't do in the middle of something is refused, never awaited.
 """
 

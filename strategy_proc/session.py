@@ -260,11 +260,21 @@ class Session:
     def _leave(self) -> None:
         """Give everything back. Interrupted, it can be done again."""
         self._end(SessionClosed(f"the session of {self.namespace!r} is closed"))
-        if self._pump is not None:
-            self._pump.stop()
+        self._stop_pump()
         self._outbox.close()
         self._ownership.release()
         self._is_left = True
+
+    def _stop_pump(self) -> None:
+        """The pump may want to tell something just now, under a condition that a signal handler's thread holds."""
+        progress: Any = self._progress
+        held = progress._release_save() if progress._is_owned() else None
+        try:
+            if self._pump is not None:
+                self._pump.stop()
+        finally:
+            if held is not None:
+                progress._acquire_restore(held)
 
     def _leave_at_exit(self) -> None:
         """Other threads stand still for ever by now, the pump too, and any lock may be in their hands."""
