@@ -133,8 +133,9 @@ class _Connecting:
             session = Session(self.namespace, opened.epoch, outbox, lock, codec, state, recovered)
             outbox.put_lock = session._recorder.lock
             pump = Pump(
-                session, outbox, context, endpoint, self.keys, opened.store_id, opened.instance, opened.applied
-            )
+                session, outbox, context, endpoint, self.keys, opened.store_id, opened.instance, opened.applied,
+                self._present_endpoint,
+            )  # fmt: skip
             taken.callback(pump.stop)
             session._durable = opened.applied
             session._pump = pump

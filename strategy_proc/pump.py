@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import zmq
@@ -26,6 +27,7 @@ from protocol.errors import (
     MalformedMessage,
     NamespaceDamaged,
     NotAllowed,
+    OutliveError,
     ProtocolMismatch,
     StateWentBack,
 )
@@ -52,7 +54,7 @@ BUSY_WAIT = 0.25  # a confirm that waits for something in flight: a server that 
 PATIENCE = 0.5  # seconds over the asked wait until a reply counts as lost
 PROGRESS = 0.25  # seconds without any new acknowledgement until a backlog is folded for what it is
 HOUSEKEEPING = 0.05  # seconds between two looks at the segments while nothing is shipped
-TRY_AGAIN = 1.0  # seconds after a failure of the pump itself, or a refusal of its keys
+TRY_AGAIN = 1.0  # seconds after a failure of the pump itself, a refusal of its keys, or a loss of its connection
 WHOLE_STATE_PATIENCE = 5.0  # seconds before an accepted state that was sent counts as lost
 
 _PROBLEMS: dict[RefusedCode, type[Exception]] = {
@@ -71,10 +73,12 @@ class Pump:
     def __init__(
         self, session: Session, outbox: Outbox, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint,
         keys: CurveKeys | None, store_id: bytes, instance: str, applied: int,
+        find_endpoint: Callable[[], Endpoint | None],
     ) -> None:  # fmt: skip
         self._session, self._outbox, self._context, self._endpoint = session, outbox, context, endpoint
         self._keys, self._store_id, self._instance = keys, store_id, instance
         self._identity = outbox.identity.identity
+        self._find_endpoint = find_endpoint
         self._shipped = self._applied = self._durable = applied
         self._in_flight: deque[tuple[int, int]] = deque()  # (upto, bytes) of deltas not yet applied
         self._bytes_in_flight = 0
@@ -85,7 +89,8 @@ class Pump:
         self._beats = Beats(self._notifier, outbox, session._recorder)
         self._kept_house = 0.0
         self._progress_at = -PROGRESS  # monotonic seconds, of the newest acknowledgement
-        self._connect_again_at = math.inf  # monotonic seconds; where the sockets were refused, they are made anew
+        self._look_again_at = math.inf  # monotonic seconds: whether there is anybody to connect to, and where
+        self._is_refused = False  # by whom we are connected to; such sockets are dead
         self._poller: zmq.Poller | None = None
         self._awaited: zmq.Socket[bytes] | None = None
         self._said_goodbye = False
@@ -146,7 +151,7 @@ class Pump:
         try:
             deltas = DeltaSocket(self._context, self._endpoint, self._keys)
             try:
-                self._poller, self._connect_again_at = None, math.inf
+                self._poller, self._is_refused = None, False
                 self._loop(client, deltas)
             finally:
                 deltas.close()
@@ -155,7 +160,7 @@ class Pump:
 
     def _loop(self, client: RequestClient, deltas: DeltaSocket) -> None:
         pause = QUICKEST
-        while not self._stopping.is_set() and time.monotonic() < self._connect_again_at:
+        while not self._stopping.is_set() and not self._needs_new_sockets(deltas):
             moved = self._ship(deltas)
             self._ask(client)
             if not moved and pause == IDLEST and self._durable == self._shipped and self._is_woken():
@@ -166,6 +171,21 @@ class Pump:
             if moved and self._durable < self._outbox.seq:
                 pause = QUICKEST
             self._keep_house(moved)
+
+    def _needs_new_sockets(self, deltas: DeltaSocket) -> bool:
+        """After a refusal, and when the process came back in another place. In the same one ZeroMQ finds it itself."""
+        now = time.monotonic()
+        if now < self._look_again_at:
+            return False
+        self._look_again_at = math.inf
+        if self._is_refused or deltas.takes():
+            return self._is_refused
+        self._look_again_at, before = now + TRY_AGAIN, self._endpoint
+        try:
+            self._endpoint = self._find_endpoint() or before
+        except OutliveError as error:
+            self._session._note_problem(error)
+        return self._endpoint != before
 
     def _is_woken(self) -> bool:
         """Everything is durable, and has been for a while: sleep until something is recorded, or somebody calls."""
@@ -256,7 +276,8 @@ class Pump:
         if deltas.events in events:
             if deltas.next_event() == REFUSED:
                 self._session._note_problem(refused(self._endpoint.address))
-                self._connect_again_at = time.monotonic() + TRY_AGAIN
+                self._is_refused = True
+            self._look_again_at = time.monotonic() + TRY_AGAIN
             client.abandon()  # the process that was asked is gone; the next one is asked as soon as it is there
         if client.waiting and client.socket in events:
             try:

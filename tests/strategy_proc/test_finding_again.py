@@ -1,4 +1,6 @@
-"""A connection that has died without a word: a bot must not wait for TCP to give it up, a quarter of an hour later."""
+"""How a bot finds its persistence process again: over a connection that has died without a word (TCP gives it up a
+quarter of an hour later), and in another place.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,15 @@ def test_a_bot_finds_its_way_when_its_connections_fall_silent(data_dir: Path, mo
                 state.map("m")["life"] = life
                 state.flush(LONG)
                 network.fall_silent()
+
+
+def test_a_bot_finds_a_process_that_comes_back_in_another_place(data_dir: Path) -> None:
+    with PersistenceProcess(data_dir / "state"):
+        state = connect("bot", data_dir=data_dir / "state")
+    state.map("m")["while"] = "nobody is there"
+    with PersistenceProcess(data_dir / "state", "--runtime-dir", str(data_dir / "elsewhere")):
+        state.flush(LONG)
+        state.close()
 
 
 def test_a_server_asks_after_connections_that_say_nothing(data_dir: Path) -> None:
