@@ -24,6 +24,7 @@ from persistence_proc.tools.admin_server import Connection, is_served, running_s
 from persistence_proc.tools.command import run
 from persistence_proc.tools.outbox_admin import claim_outbox, held_in_outbox, remove_outbox, set_outbox_aside
 from persistence_proc.tools.outbox_fit import OutboxFit, judge_outbox
+from persistence_proc.tools.place import find_place, place
 from persistence_proc.tools.reading import look_settled, lost_journal
 from protocol.disk import Disk
 from protocol.errors import ConfigError, NamespaceInUse, OutliveError, StateRefused
@@ -36,7 +37,6 @@ def admin() -> None:
     """Settle what only a person can decide."""
 
 
-_data_dir = click.option("--data-dir", required=True, envvar="OUTLIVE_DATA_DIR", metavar="DIR", help="The state.")
 _outbox_dir = click.option("--outbox-dir", metavar="DIR", help="The outbox, if not in DIR/NAMESPACE/outbox.")
 
 _curve_dir = click.option(
@@ -46,11 +46,14 @@ _curve_dir = click.option(
 
 @admin.command()
 @click.argument("namespace")
-@_data_dir
+@place
 @_outbox_dir
 @_curve_dir
-def accept(namespace: str, data_dir: str, outbox_dir: str | None, curve_dir: str | None) -> None:
+def accept(
+    namespace: str, data_dir: str | None, config_path: str | None, outbox_dir: str | None, curve_dir: str | None
+) -> None:
     """Go on from the state that is there, although something else was newer."""
+    data_dir, curve_dir = find_place(data_dir, config_path, curve_dir)
     disk, paths = Disk(), _paths(data_dir, namespace)
     seen, unreadable = _look(disk, paths)
     if seen is not None and _has_lost_maps(seen, namespace):
@@ -75,12 +78,16 @@ def accept(namespace: str, data_dir: str, outbox_dir: str | None, curve_dir: str
 
 @admin.command()
 @click.argument("namespace")
-@_data_dir
+@place
 @_outbox_dir
 @_curve_dir
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def forget(namespace: str, data_dir: str, outbox_dir: str | None, curve_dir: str | None, yes: bool) -> None:
+def forget(
+    namespace: str, data_dir: str | None, config_path: str | None, outbox_dir: str | None, curve_dir: str | None,
+    yes: bool,
+) -> None:  # fmt: skip
     """Delete all maps of a namespace, and its outbox, for good."""
+    data_dir, curve_dir = find_place(data_dir, config_path, curve_dir)
     disk, paths = Disk(), _paths(data_dir, namespace)
     if not yes:
         click.confirm(f"Delete all state of {namespace!r} in {data_dir} for good?", abort=True)

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from persistence_proc.tools.command import leave, run
 from persistence_proc.tools.foreign_values import show_key, show_value
+from persistence_proc.tools.place import find_place, place
 from persistence_proc.tools.plain import plain
 from persistence_proc.tools.reading import ShownMap, ShownNamespace, read_store
 from protocol.disk import Disk
@@ -28,13 +29,17 @@ Row = dict[str, Any]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--data-dir", required=True, envvar="OUTLIVE_DATA_DIR", metavar="DIR", help="Where the state lives.")
+@place
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON document.")
 @click.argument("namespace", required=False)
 @click.argument("map_name", metavar="[MAP]", required=False)
 @click.argument("key", required=False)
-def main(data_dir: str, as_json: bool, namespace: str | None, map_name: str | None, key: str | None) -> None:
+def main(
+    data_dir: str | None, config_path: str | None, as_json: bool,
+    namespace: str | None, map_name: str | None, key: str | None,
+) -> None:  # fmt: skip
     """Show namespaces, the maps of one, the entries of a map, or one entry. Values of unknown classes show as <...>."""
+    data_dir, _ = find_place(data_dir, config_path)
     try:
         store = read_store(Disk(), data_dir)
     except OSError as error:

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from persistence_proc.tools.place import find_place
 from protocol.disk import lock_holders
 from tests.persistence_proc.commands import bot, put, run, run_once
 from tests.processes import PersistenceProcess, RealProcess
@@ -283,3 +285,44 @@ def test_a_store_that_can_not_be_served_is_named(data_dir: Path) -> None:
     assert done.returncode == 1
     assert ".log: " in one_line(done.stderr)
     assert (data_dir / "bot" / "outbox" / "IDENTITY").exists()
+
+
+def as_configured(folder: Path, text: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """A tool with `--config`, from another directory, and behind the `--data-dir` that `outlive` puts in front."""
+    (folder / "outlive.toml").write_text(text)
+    config = os.path.relpath(folder / "outlive.toml", "/")
+    argv = (argv[0], *argv[1:], "--data-dir", "elsewhere", "--config", config)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", f"persistence_proc.tools.{argv[0]}", *argv[1:]],
+        cwd="/", capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("table", ["", "[persistence]\ndata_dir = 'state'\nlog_level = 'info'\n"])
+def test_a_configuration_says_where_the_state_is_relative_to_itself(data_dir: Path, table: str) -> None:
+    state = data_dir / "state"
+    state.mkdir(0o700)
+    run_once(state)
+    text = f"{table}[strategies.bot]\ncommand = ['true']\n"
+    assert as_configured(data_dir, text, "inspect", "bot").stdout.startswith("map")
+    assert "nothing to settle" in as_configured(data_dir, text, "admin", "accept", "bot").stderr
+    assert "is forgotten" in as_configured(data_dir, text, "admin", "forget", "bot", "--yes").stdout
+    assert entries(state) == set()
+
+
+@pytest.mark.parametrize("text", ["no table", "[persistence]\ndata_dir = 5"])
+@pytest.mark.parametrize("argv", [("inspect",), ("admin", "accept", "bot")])
+def test_a_configuration_that_says_nothing_is_named_in_one_line(
+    data_dir: Path, text: str, argv: tuple[str, ...]
+) -> None:
+    done = as_configured(data_dir, text, *argv)
+    assert done.returncode != 0
+    assert "outlive.toml: " in one_line(done.stderr)
+
+
+def test_the_keys_of_a_configuration_are_ours(data_dir: Path) -> None:
+    (data_dir / "outlive.toml").write_text("[persistence]\ncurve_dir = 'keys'\n")
+    found = find_place(None, str(data_dir / "outlive.toml"))
+    assert found == (str(data_dir / "state"), str(data_dir / "keys"))
