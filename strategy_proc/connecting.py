@@ -171,7 +171,7 @@ class _Connecting:
             if time.monotonic() > self.deadline:
                 raise PersistenceUnavailable(
                     f"no persistence process has served {self.address or self.data_dir} within {self.timeout} s; "
-                    f"start one: python -m persistence_proc --data-dir {self.data_dir}"
+                    f"is it running? python -m persistence_proc --data-dir {self.data_dir}"
                 )
             time.sleep(RETRY)
 
