@@ -136,11 +136,28 @@ class Recorder:
             raise self.over
 
     def check_outside_transaction(self, what: str) -> None:
-        """Raise `TransactionInProgress` for what has no place in a block. Called under the lock."""
+        """Raise `TransactionInProgress` for what has no place in a block of this thread; others' are no matter."""
+        if not self.lock._is_owned():  # type: ignore[attr-defined]
+            return
         self.settle()
         if self.transaction is not None:
             self._check_owner(self.transaction)
             raise TransactionInProgress(f"{what} inside a transaction")
+
+    def let_others_end(self, timeout: float) -> bool:
+        """Wait, in seconds, until no other thread is in a change or a transaction; False: one still is."""
+        lock: Any = self.lock
+        if lock._is_owned():
+            return True
+        free = False
+        try:
+            free = lock.acquire(timeout=max(0.0, min(timeout, threading.TIMEOUT_MAX)))
+        finally:  # behind an exception of a signal handler nobody knows if it is held: so no question comes before
+            try:
+                lock.release()
+            except RuntimeError:
+                pass
+        return free
 
     def is_changing(self) -> bool:
         """Whether this thread is in the middle of a change; for what a signal handler might ask."""

@@ -38,6 +38,8 @@ log = logging.getLogger("outlive")
 
 T = TypeVar("T")
 
+LAST_CHANGE = 0.2  # seconds that a change of another thread, begun before the end, has until the outbox is closed
+
 class LockLike(Protocol):
     """What makes the namespace ours (`strategy_proc.outbox.OutboxLock`)."""
 
@@ -186,17 +188,19 @@ class Session:
     def flush(self, timeout: float = 10.0) -> None:
         """When this returns, every change before it is durable in the persistence process.
 
-        Raises `FlushTimeout`; `Fenced`; `StateRefused` if the process serves another state or refused this one;
-        `NotAllowed` while it refuses our keys.
+        Another thread's transaction is waited for, too. Raises `FlushTimeout`; `Fenced`; `StateRefused` if the process
+        serves another state or refused this one; `NotAllowed` while it refuses our keys.
         """
         self._refuse_inside("flush()")
-        with self._recorder.lock:
-            self._recorder.check_alive()
-            self._recorder.check_outside_transaction("flush()")
-            upto = self._outbox.seq
         if sys.is_finalizing():  # the pump stands still for ever
             timeout = 0.0
         deadline = time.monotonic() + timeout
+        others_have_ended = self._recorder.let_others_end(timeout)
+        self._recorder.check_alive()
+        self._recorder.check_outside_transaction("flush()")
+        if not others_have_ended:
+            raise FlushTimeout(f"a transaction of another thread has not ended within {max(0.0, timeout):.3g} s")
+        upto = self._outbox.seq
         if self._pump is not None:
             self._pump.wake()
         with self._progress:
@@ -210,7 +214,7 @@ class Session:
                         f"{upto - self._durable} changes are not confirmed after {max(0.0, timeout):.3g} s; "
                         "they are safe in the outbox and will be shipped"
                     )
-                self._progress.wait(remaining)
+                self._progress.wait(min(remaining, threading.TIMEOUT_MAX))
 
     def unsaved(self) -> dict[str, list[Any]]:
         """Map name -> keys whose value was changed in place and therefore is not kept. Empty is good."""
@@ -261,6 +265,7 @@ class Session:
         """Give everything back. Interrupted, it can be done again."""
         self._end(SessionClosed(f"the session of {self.namespace!r} is closed"))
         self._stop_pump()
+        self._recorder.let_others_end(LAST_CHANGE)
         self._outbox.close()
         self._ownership.release()
         self._is_left = True

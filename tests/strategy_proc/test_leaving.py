@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import SessionOver, TransactionInProgress
+from protocol.errors import FlushTimeout, SessionClosed, SessionOver, TransactionInProgress
 from protocol.messages import Confirmed, Refused, RefusedCode, Reply
 from strategy_proc import Session
+from strategy_proc.testing import MemoryStore
 from tests.strategy_proc.scripted_server import ScriptedServer
 
 FENCED = Refused(code=RefusedCode.FENCED, message="a newer session owns it", number=2)
@@ -85,3 +86,50 @@ def test_a_state_that_is_accepted_inside_a_block_is_sent_behind_it(server: Scrip
     assert delta.base == 0
     with contextlib.suppress(Exception):
         state.close(timeout=0)
+
+
+@contextlib.contextmanager
+def another_threads_block(state: Session) -> Iterator[list[BaseException]]:
+    """Open until the `with` ends; then the list has what became of it."""
+    inside, go_on = threading.Event(), threading.Event()
+    ends: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with state.transaction():
+                state._maps["m"]["block"] = 1
+                inside.set()
+                go_on.wait()
+        except SessionOver as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait()
+    try:
+        yield ends
+    finally:
+        go_on.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("how", ["flush", "close"])
+def test_flush_and_close_wait_for_another_threads_block_as_long_as_they_are_told(
+    server: ScriptedServer, how: str
+) -> None:
+    state = server.open()
+    m = state.map("m")
+    with another_threads_block(state) as ends, pytest.raises(FlushTimeout, match="transaction of another thread"):
+        getattr(state, how)(timeout=0.01)
+    if how == "close":
+        assert [type(end) for end in ends] == [SessionClosed]
+        assert m == {}
+    else:
+        assert m == {"block": 1}
+        with pytest.raises(FlushTimeout, match="not confirmed"):
+            state.close(timeout=0)
+
+
+def test_a_flush_without_end_is_one(store: MemoryStore, state: Session) -> None:
+    state.map("m")["a"] = 1
+    state.flush(float("inf"))
