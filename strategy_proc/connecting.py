@@ -185,11 +185,10 @@ class _Connecting:
         if not address:
             return None
         endpoint = parse_endpoint(address)
-        try:
-            if endpoint.directory is not None:
-                check_private(endpoint.directory)
-        except FileNotFoundError:
-            return None
+        if endpoint.directory is not None:
+            if not os.path.exists(endpoint.directory):
+                return None
+            check_private(endpoint.directory)
         return endpoint
 
     def _make_folders(self) -> str:

@@ -76,11 +76,10 @@ def running_server(disk: Disk, paths: Paths, curve_dir: str | None) -> Connectio
     if found is None or not is_served(disk, paths):
         raise PersistenceUnavailable(f"no persistence process serves {paths.data_dir}: start it first")
     sockets = parse_endpoint(found.address).directory
-    try:
-        if sockets is not None:
-            check_private(sockets)
-    except FileNotFoundError:
-        raise PersistenceUnavailable(f"the sockets of {paths.data_dir} are not in {sockets}: start it anew") from None
+    if sockets is not None:
+        if not os.path.exists(sockets):
+            raise PersistenceUnavailable(f"nobody serves {paths.data_dir} in {sockets}, which is not there")
+        check_private(sockets)
     return Connection(found.address, CurveKeys(curve_dir) if curve_dir is not None else None)
 
 

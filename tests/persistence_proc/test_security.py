@@ -329,7 +329,13 @@ def test_an_address_whose_directory_is_not_there_yet_is_waited_for(data_dir: Pat
     with PersistenceProcess(store, "--runtime-dir", str(sockets)) as persistence:
         persistence.terminate()
         shutil.rmtree(sockets)
-        with pytest.raises(PersistenceUnavailable):
+        sockets.touch()
+        with pytest.raises(InsecureDirectory, match="is not a directory"):
+            connect("bot", data_dir=store)
+        with pytest.raises(PersistenceUnavailable, match="is it running"):
+            connect("bot", data_dir=store, endpoint=f"ipc://{sockets}/below", timeout=0.1)
+        sockets.unlink()
+        with pytest.raises(PersistenceUnavailable, match="is it running"):
             connect("bot", data_dir=store, timeout=0.1)
         with ThreadPoolExecutor(1) as bot:
             connecting = bot.submit(connect, "bot", data_dir=store, timeout=LONG)
