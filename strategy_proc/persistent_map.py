@@ -133,9 +133,28 @@ class PersistentMap(dict[K, V]):
         items.update(*args, **kwargs)
         if not items:
             return
+        # Refused here, before the first is put: an open block may catch it and go on.
+        encode, dump = self._encode_key, self._recorder.dump
+        encoded = [(key, value, encode(key), dump(value)) for key, value in items.items()]
         with self._recorder.block(joins=True):
-            for key, value in items.items():
-                self[key] = value
+            for each in encoded:
+                self._put_in_block(*each)
+
+    def _put_in_block(self, key: K, value: V, encoded: bytes, data: bytes) -> None:
+        """The second half of `__setitem__`, for `update`."""
+        recorder = self._recorder
+        with recorder.lock:
+            recorder.check_may_change()
+            recorded = self._recorded
+            recorder.half = half = (self, key, value, data, recorder.outbox.tail)
+            try:
+                recorder.record((REPLACE if key in recorded else INSERT, self._name, encoded, data), half)
+                _set_item(self, key, value)
+                recorded[key] = data
+            except BaseException:
+                recorder.unwind(half)
+                raise
+            recorder.half = None
 
     def __ior__(self, other: Any) -> PersistentMap[K, V]:  # type: ignore[override,misc]
         self.update(other)
@@ -214,7 +233,11 @@ class PersistentMap(dict[K, V]):
             return dict(self)
 
     def unsaved(self) -> list[K]:
-        """Keys whose value is no longer what was recorded: it was changed in place, or behind the map's back."""
+        """Keys whose value is no longer what was recorded: it was changed in place, or behind the map's back.
+
+        A change that the value's own `==` does not see is not seen here either, such as one in a dataclass field with
+        `compare=False`: equal values may pickle to different bytes, so the bytes alone can't tell.
+        """
         with self._recorder.lock:
             self._recorder.settle()
             items, recorded = dict(self), dict(self._recorded)

@@ -128,7 +128,8 @@ class Recorder:
         self.lock.acquire()
         if reentered:
             raise ReentrantChange("a change inside another change of this thread (a signal handler or destructor?)")
-        self.unwind(half)
+        if self.half is half:  # else another thread came in between, and has finished it
+            self.unwind(half)
 
     def check_alive(self) -> None:
         """Raise the reason if the session is over."""
@@ -157,7 +158,7 @@ class Recorder:
                 lock.release()
             except RuntimeError:
                 pass
-        return free
+        return bool(free)
 
     def is_changing(self) -> bool:
         """Whether this thread is in the middle of a change; for what a signal handler might ask."""
@@ -182,10 +183,15 @@ class Recorder:
         self.attention = True
 
     def die_in_child(self, reason: SessionOver) -> None:
-        """In a forked child, where another thread may have held the lock for ever."""
-        self.lock = threading.RLock()
+        """In a forked child, where another thread may have held the lock for ever.
+
+        What this thread holds it gives back itself: a block that the child leaves is undone, and told.
+        """
+        if not self.lock._is_owned():  # type: ignore[attr-defined]
+            self.lock = threading.RLock()
+            self.transaction = None
+        self.half = None
         self.over, self.attention = reason, True
-        self.transaction = self.half = None
 
 
 class Block:

@@ -2,13 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable
 
 import pytest
 
-from protocol.errors import ChangeTooLarge, OutboxFull, ReentrantChange, SyncFailed, TransactionInProgress
+from protocol.errors import (
+    ChangeTooLarge,
+    KeyRefused,
+    OutboxFull,
+    ReentrantChange,
+    SessionForked,
+    SyncFailed,
+    TransactionInProgress,
+    ValueRefused,
+)
 from strategy_proc import PersistentMap, Session
 from strategy_proc.testing import MemoryStore
 from strategy_proc.transaction import Transaction
@@ -382,3 +392,68 @@ def test_a_block_that_has_ended_runs_nothing_at_its_death(state: Session, fails:
     finally:
         sys.setprofile(None)
     assert called == []
+
+
+@pytest.mark.parametrize("refused", [{"p": 1, "q": print}, {"p": 1, 2.5: 2}])
+def test_an_update_that_is_refused_inside_a_block_leaves_nothing_for_it_to_commit(
+    store: MemoryStore, state: Session, refused: dict[object, object]
+) -> None:
+    m = state.map("m")
+    with state.transaction():
+        m["k"] = 0
+        with pytest.raises((KeyRefused, ValueRefused)):
+            m.update(refused)
+    assert m == store.contents("bot")["m"] == {"k": 0}
+
+
+def test_a_child_that_leaves_the_block_it_was_forked_in_is_told_and_changes_nothing(
+    store: MemoryStore, state: Session
+) -> None:
+    m = state.map("m")
+    m["a"] = 1
+    child = 0
+    try:
+        with state.transaction():
+            m["a"] = 2
+            child = os.fork()
+    except SessionForked:
+        os._exit(42 if m == {"a": 1} else 1)
+    finally:
+        if child == 0:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+    assert m == store.contents("bot")["m"] == {"a": 2}
+
+
+def test_a_half_that_another_thread_has_finished_is_not_finished_again(store: MemoryStore, state: Session) -> None:
+    """The look whether it is ours to finish gives the lock away for a moment."""
+    m = state.map("m")
+    m["a"] = 1
+    recorder = state._recorder
+    recorder.half = (m, "k", "never recorded", b"", recorder.outbox.tail)
+    other = threading.Thread(target=m.update, args=({"other": 1},))
+
+    class Given:
+        """A lock that lets another thread in as soon as it is given away."""
+
+        def __init__(self, lock: object) -> None:
+            self._lock = lock
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._lock, name)
+
+        def __enter__(self) -> object:
+            return self._lock.__enter__()  # type: ignore[attr-defined]
+
+        def __exit__(self, *exc: object) -> None:
+            self._lock.__exit__(*exc)  # type: ignore[attr-defined]
+
+        def release(self) -> None:
+            self._lock.release()  # type: ignore[attr-defined]
+            recorder.lock = self._lock  # type: ignore[assignment]
+            other.start()
+            other.join()
+
+    recorder.lock = Given(recorder.lock)  # type: ignore[assignment]
+    m["mine"] = 1
+    assert m == store.contents("bot")["m"] == {"a": 1, "other": 1, "mine": 1}
