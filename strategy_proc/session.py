@@ -217,7 +217,10 @@ class Session:
                 self._progress.wait(min(remaining, threading.TIMEOUT_MAX))
 
     def unsaved(self) -> dict[str, list[Any]]:
-        """Map name -> keys whose value was changed in place and therefore is not kept. Empty is good."""
+        """Map name -> keys whose value was changed in place and therefore is not kept. Empty is good.
+
+        What a value's own `==` leaves out (`field(compare=False)`) is not looked at.
+        """
         with self._recorder.lock:
             maps = list(self._maps.values())
         found = {m.name: m.unsaved() for m in maps}

@@ -1,6 +1,7 @@
 """A block of changes that is recovered whole or not at all.
 
-* The session's lock is held for the whole block: other threads wait, and nobody sees half of it.
+* The session's lock is held for the whole block: other threads' changes and snapshots wait for its end. Their plain
+  reads take no lock, and may see half of it, as those of the block itself do.
 * The block belongs to its thread and asyncio task; a change from another task of the thread is refused.
 * Changes show in the dicts at once and are recorded as one record when the block ends; an exception undoes them,
   last one first. A deleted key's place in the order is restored from the order at the first delete.
