@@ -249,7 +249,7 @@ def _become(module: str, verb: list[str], arguments: tuple[str, ...]) -> NoRetur
 def _place_options(verb: list[str], arguments: tuple[str, ...]) -> list[str]:
     """Where the state is and which keys are ours, if the arguments don't say it."""
     given = {argument.split("=")[0] for argument in arguments}
-    if given & {"-h", "--help", "--data-dir"}:
+    if given & {"-h", "--help", "--data-dir", "--config"}:
         return []
     persistence = config_at(None, None).persistence
     options = ["--data-dir", persistence.data_dir]

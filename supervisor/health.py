@@ -15,6 +15,7 @@ from typing import NamedTuple
 import zmq
 
 from protocol.curve import CurveKeys
+from protocol.disk import check_private
 from protocol.endpoints import parse_endpoint, read_endpoint_file
 from protocol.errors import OutliveError
 from protocol.messages import NamespaceStatus, Status, StatusReport
@@ -105,9 +106,12 @@ def ask_persistence(data_dir: str, endpoint: str | None, curve_dir: str | None, 
         address = endpoint or (found.address if found else None)
         if address is None:
             return None
+        endpoint_there = parse_endpoint(address)
+        if endpoint_there.directory is not None:
+            check_private(endpoint_there.directory)
         keys = CurveKeys(curve_dir) if curve_dir is not None else None
         with zmq.Context() as context:
-            client = RequestClient(context, parse_endpoint(address), keys)
+            client = RequestClient(context, endpoint_there, keys)
             try:
                 answer = client.ask(Status(), timeout)
             finally:

@@ -265,7 +265,7 @@ def test_an_outbox_that_is_set_aside_is_somewhere_whatever_fails(lab: Effort, pr
         check_told(ended, "outlive")
         assert sorted(data for data in contents(programs.place).values() if data) == kept
         again = programs.again(administer, ["accept", "bot"], Faults())
-        assert again.code == 0, again
+        assert again.code == 0 or "nothing to settle" in again.said, again
         assert not [name for name in contents(programs.place / "bot" / "outbox") if name != "LOCK"]
         assert sorted(data for data in contents(programs.place).values() if data) == kept
 
