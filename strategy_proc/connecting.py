@@ -188,7 +188,10 @@ class _Connecting:
         if endpoint.directory is not None:
             if not os.path.exists(endpoint.directory):
                 return None
-            check_private(endpoint.directory)
+            try:
+                check_private(endpoint.directory)
+            except FileNotFoundError:
+                return None
         return endpoint
 
     def _make_folders(self) -> str:

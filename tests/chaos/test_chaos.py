@@ -25,7 +25,7 @@ def test_after_three_hundred_kills_the_right_processes_run_and_the_state_is_whol
     counted: Counter[str] = Counter()
     for number in range(1, 100):
         run_episode(lab.seed, number, tmp_path, counted, rounds=lab.pick(3, 20), supervised=True)
-        if counted["kills"] >= lab.pick(12, 300):
+        if counted["kills"] >= lab.pick(12, 300) and counted["kills of supervisors"]:
             break
     assert counted["kills of supervisors"] > 0
     assert counted["spares seen"] > 0

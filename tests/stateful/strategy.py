@@ -116,7 +116,7 @@ class Worker:
             connecting, Disk=lambda: self.disk, OutboxLock=lock, RequestClient=Client, Pump=made_pump,
             boot_id=lambda: self.host.boot, check_private=lambda path: None, time=clock.as_module(), zmq=_NO_ZMQ,
         ):  # fmt: skip
-            one = connecting._Connecting(self.namespace, DATA, "ipc:///state/sockets", 10.0, takeover, None)
+            one = connecting._Connecting(self.namespace, DATA, "tcp://127.0.0.1:1", 10.0, takeover, None)
             self.session = one.run(ValueCodec(Trust([Level]), verify=False))
         return self.session
 
