@@ -55,7 +55,7 @@ def accept(
     """Go on from the state that is there, although something else was newer."""
     data_dir, curve_dir = find_place(data_dir, config_path, curve_dir)
     disk, paths = Disk(), _paths(data_dir, namespace)
-    seen, unreadable = _look(disk, paths)
+    seen, _ = _look(disk, paths)
     if seen is not None and _has_lost_maps(seen, namespace):
         _accept_loss(disk, paths, namespace)
         return
@@ -68,9 +68,7 @@ def accept(
         _ask_for_snapshot(running_server(disk, paths, curve_dir), namespace)
         return
     try:
-        if unreadable:
-            raise OutliveError(f"whether the outbox of {namespace!r} fits can't be seen: {unreadable}")
-        _settle_outbox(disk, paths, folder, seen, namespace)
+        _settle_outbox(disk, paths, folder, namespace)
     finally:
         if lock is not None:
             disk.close(lock)
@@ -139,8 +137,15 @@ def _has_lost_maps(seen: Seen, namespace: str) -> bool:
     return any(one.key[0] == namespace and one.action is Action.REFUSE_NAMESPACE for one in seen.found)
 
 
-def _settle_outbox(disk: Disk, paths: Paths, folder: str, seen: Seen | None, namespace: str) -> None:
-    """Set an outbox aside that the state here does not fit. Raises `OutliveError` for one that fits."""
+def _settle_outbox(disk: Disk, paths: Paths, folder: str, namespace: str) -> None:
+    """Set an outbox aside that the state here does not fit. Raises `OutliveError` for one that fits.
+
+    It looks anew, because its bot may have gone on until the lock was ours. From then on the outbox stays as it is, and
+    what it saw acknowledged is in the journal already.
+    """
+    seen, unreadable = _look(disk, paths)
+    if unreadable:
+        raise OutliveError(f"whether the outbox of {namespace!r} fits can't be seen: {unreadable}")
     entry = seen.known.books.namespaces.get(namespace) if seen else None
     fit = judge_outbox(disk, folder, entry or NamespaceEntry(name=namespace), seen.known.store_id if seen else b"")
     if not fit.conflict:

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from persistence_proc.tools import admin
+from persistence_proc.tools.outbox_admin import claim_outbox
 from persistence_proc.tools.place import find_place
-from protocol.disk import lock_holders
+from protocol.disk import Disk, lock_holders
+from protocol.errors import OutliveError
 from tests.persistence_proc.commands import bot, put, run, run_once
 from tests.processes import PersistenceProcess, RealProcess
 from tests.waiting import wait_until
@@ -91,6 +94,31 @@ def test_accept_of_an_outbox_that_fits_changes_nothing_and_its_changes_come_back
         with bot(persistence) as worker:
             assert worker.read_line() == "stored"
             assert {"late", "later"} <= entries(data_dir)
+
+
+def come_and_go(persistence: PersistenceProcess) -> None:
+    with bot(persistence) as worker:
+        assert worker.read_line() == "stored"
+        put(worker, "late")
+        worker.end_input()
+        assert worker.wait() == 0
+
+
+def test_accept_does_not_hold_against_an_outbox_what_its_bot_did_before_it_could_be_claimed(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PersistenceProcess(data_dir) as persistence:
+        come_and_go(persistence)
+
+        def claim_late(disk: Disk, folder: str, namespace: str) -> int | None:
+            come_and_go(persistence)
+            return claim_outbox(disk, folder, namespace)
+
+        monkeypatch.setattr(admin, "claim_outbox", claim_late)
+        with pytest.raises(OutliveError, match="nothing to settle: the outbox of 'bot' fits"):
+            admin.admin.main(["accept", "bot", "--data-dir", str(data_dir)], standalone_mode=False)
+        assert (data_dir / "bot" / "outbox" / "IDENTITY").exists()
+        assert not (data_dir / "quarantine").exists()
 
 
 def test_accept_of_a_live_bot_that_fits_leaves_it_alone(data_dir: Path) -> None:
