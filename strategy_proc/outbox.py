@@ -23,7 +23,7 @@ from contextlib import suppress
 from protocol.changes import decode_changes, encode_changes
 from protocol.crc import crc32
 from protocol.disk import Disk
-from protocol.errors import ChangeTooLarge, OutboxFull
+from protocol.errors import ChangeTooLarge, OutboxFull, SessionClosed
 from protocol.frames import BODY, CRC, HEADER_BYTES, Record, record_bytes
 from protocol.limits import MAX_FOLD_BYTES
 from protocol.outbox_files import (
@@ -174,6 +174,8 @@ class Outbox(SegmentChain):
         except OSError as error:
             if segment is not None:
                 self._files.give_up(segment)
+            if self._files.closed:
+                raise SessionClosed("the session was closed while a change waited for room") from error
             raise OutboxFull(f"no room for another segment in {self.folder}: {error}") from error
         return segment
 
@@ -244,6 +246,8 @@ class Outbox(SegmentChain):
     def close(self) -> None:
         """Unmap everything. The files stay, for the next life."""
         with self._files_lock:
+            if self._in_use:
+                self._files.leave()
             self.drop_in_child()
 
     def drop_in_child(self) -> None:

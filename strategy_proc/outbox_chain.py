@@ -196,7 +196,10 @@ class SegmentChain:
         for segment in sealed:
             if segment.last > self._acked_durably:
                 break
-            self._files.retire(segment)
+            try:
+                self._files.retire(segment)
+            except FileNotFoundError:  # somebody has deleted it
+                segment.close(self._disk)
             self._sealed.remove(segment)  # behind it: what could not be retired is tried again
 
     def _compact(self, progress: bool) -> None:

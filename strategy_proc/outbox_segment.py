@@ -7,6 +7,7 @@ power cut never shows a half rewritten file under a number.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import mmap
 import os
@@ -114,6 +115,8 @@ class OutboxFolder:
         self.names = threading.Lock()  # held for a rename, never for a sync
         self.newest = newest
         """The highest number in use."""
+        self.closed = False
+        """The numbers are another session's from now on."""
         self._named = self._named_durably = 0  # how many names were given; of these, how many no power cut takes back
 
     def belong_to(self, store_id: bytes) -> None:
@@ -125,7 +128,7 @@ class OutboxFolder:
         encoded = [encode_record(r.seq, self._head.epoch, r.span, r.payload) for r in records]
         used = RECORDS_AT + sum(map(len, encoded))
         head = self._encode_head(used + room, 0, marks)
-        path = os.path.join(self._path, f"{next(self._temporary)}.tmp")
+        path = self._temporary_path()
         fd = self._disk.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             self._disk.preallocate(fd, used + room)
@@ -173,8 +176,10 @@ class OutboxFolder:
             self._disk.warm(segment.mapping, segment.end)
 
     def name(self, segment: OpenSegment) -> int:
-        """Give `segment` the next number."""
+        """Give `segment` the next number. Raises OSError; also when the session has left: the next one counts on."""
         with self.names:
+            if self.closed:
+                raise OSError(errno.ESTALE, "the session was closed meanwhile")
             path = segment_path(self._path, self.newest + 1)
             self._disk.replace(segment.path, path)
             segment.path = path
@@ -215,7 +220,7 @@ class OutboxFolder:
         if spoiled or len(self._retired) + len(self._reusable) >= _KEPT_FOR_REUSE:
             self.delete(segment)
             return
-        path = os.path.join(self._path, f"{next(self._temporary)}.tmp")
+        path = self._temporary_path()
         self._disk.replace(segment.path, path)
         segment.path = path
         self._retired.append(segment)
@@ -230,10 +235,19 @@ class OutboxFolder:
             self._disk.unlink(segment.path)
         segment.close(self._disk)
 
+    def leave(self) -> None:
+        """Give no more numbers: a change of another thread may still be on its way to one."""
+        with self.names:
+            self.closed = True
+
     def close(self) -> None:
         for segment in self._retired + self._reusable:
             segment.close(self._disk)
         self._retired, self._reusable = [], []
+
+    def _temporary_path(self) -> str:
+        """A name that no other life of this outbox uses."""
+        return os.path.join(self._path, f"{self._head.life}-{next(self._temporary)}.tmp")
 
     def _encode_head(self, capacity: int, floor: int, marks: Marks) -> bytes:
         head = bytearray(self._head._replace(capacity=capacity, floor=floor).encode())

@@ -84,6 +84,7 @@ class Pump:
         self._bytes_in_flight = 0
         self._answer_due = 0.0
         self._applied_when_asked = self._durable_when_asked = applied
+        self._applied_when_resent = -1
         self._whole_state_sent = ("", 0, 0.0)  # to which instance, behind which seq, when (monotonic seconds)
         self._notifier = Notifier()
         self._beats = Beats(self._notifier, outbox, session._recorder)
@@ -91,6 +92,8 @@ class Pump:
         self._progress_at = -PROGRESS  # monotonic seconds, of the newest acknowledgement
         self._look_again_at = math.inf  # monotonic seconds: whether there is anybody to connect to, and where
         self._is_refused = False  # by whom we are connected to; such sockets are dead
+        self._is_told = False  # the session knows of something that keeps us from connecting
+        self._resend_at, self._resend_patience = 0.0, BUSY_WAIT  # of what seems stuck: a slow link is not made faster
         self._poller: zmq.Poller | None = None
         self._awaited: zmq.Socket[bytes] | None = None
         self._said_goodbye = False
@@ -152,6 +155,7 @@ class Pump:
             deltas = DeltaSocket(self._context, self._endpoint, self._keys)
             try:
                 self._poller, self._is_refused = None, False
+                self._look_again_at = time.monotonic() + TRY_AGAIN
                 self._loop(client, deltas)
             finally:
                 deltas.close()
@@ -163,7 +167,7 @@ class Pump:
         while not self._stopping.is_set() and not self._needs_new_sockets(deltas):
             moved = self._ship(deltas)
             self._ask(client)
-            if not moved and pause == IDLEST and self._durable == self._shipped and self._is_woken():
+            if not moved and pause == IDLEST and self._durable == self._shipped and self._has_slept():
                 pause = QUICKEST
                 continue
             pause = QUICKEST if moved else min(pause * 1.5, IDLEST)
@@ -175,24 +179,39 @@ class Pump:
     def _needs_new_sockets(self, deltas: DeltaSocket) -> bool:
         """After a refusal, and when the process came back in another place. In the same one ZeroMQ finds it itself."""
         now = time.monotonic()
-        if now < self._look_again_at:
+        if now < self._look_again_at or self._is_refused:
+            return now >= self._look_again_at
+        if self._is_told:  # what kept us from connecting is over
+            self._is_told = False
+            self._session._note_durable(0)
+        if deltas.takes():
+            self._look_again_at = math.inf
             return False
-        self._look_again_at = math.inf
-        if self._is_refused or deltas.takes():
-            return self._is_refused
         self._look_again_at, before = now + TRY_AGAIN, self._endpoint
         try:
             self._endpoint = self._find_endpoint() or before
         except OutliveError as error:
-            self._session._note_problem(error)
+            self._tell(error)
         return self._endpoint != before
 
-    def _is_woken(self) -> bool:
-        """Everything is durable, and has been for a while: sleep until something is recorded, or somebody calls."""
+    def _tell(self, problem: OutliveError) -> None:
+        """What keeps us from connecting."""
+        self._is_told = True
+        self._session._note_problem(problem)
+
+    def _has_slept(self) -> bool:
+        """Everything is durable, and has been for a while: sleep until something is recorded, or somebody calls.
+
+        Not beyond the moment when the server's reply is due. False: nobody woke us.
+        """
+        until_due = self._answer_due - PATIENCE - time.monotonic()
+        seconds = min(ASLEEP_BEATING if self._beats.passed_on else ASLEEP, until_due)
+        if seconds <= 0:
+            return False
         outbox, woken = self._outbox, True
         outbox.doorbell = self._sleep
         if outbox.seq == self._shipped and not self._stopping.is_set() and not self._leaving.is_set():
-            woken = self._sleep.acquire(timeout=ASLEEP_BEATING if self._beats.passed_on else ASLEEP)
+            woken = self._sleep.acquire(timeout=seconds)
         outbox.doorbell = None
         return woken
 
@@ -273,12 +292,6 @@ class Pump:
         events = dict(self._poller_for(client, deltas).poll(round(pause * 1000)))
         if self._bell.ear in events:
             self._bell.heard()
-        if deltas.events in events:
-            if deltas.next_event() == REFUSED:
-                self._session._note_problem(refused(self._endpoint.address))
-                self._is_refused = True
-            self._look_again_at = time.monotonic() + TRY_AGAIN
-            client.abandon()  # the process that was asked is gone; the next one is asked as soon as it is there
         if client.waiting and client.socket in events:
             try:
                 reply, _ = client.receive()
@@ -286,7 +299,19 @@ class Pump:
             except MalformedMessage as error:
                 log.error("%s: %s", self._session.namespace, error)
                 client.abandon()
+        if deltas.events in events:
+            self._note_loss(deltas.next_event())
         return bool(events)
+
+    def _note_loss(self, event: int) -> None:
+        """The process that was asked is gone, or does not take us. Its last word may still be on its way."""
+        now = time.monotonic()
+        if event == REFUSED:
+            self._tell(refused(self._endpoint.address))
+            self._is_refused = True
+        self._look_again_at = min(self._look_again_at, now + TRY_AGAIN)
+        self._answer_due = min(self._answer_due, now + BUSY_WAIT)
+        self._resend_at = 0.0
 
     def _poller_for(self, client: RequestClient, deltas: DeltaSocket) -> zmq.Poller:
         """The poller of what is awaited now; made anew when the client has another socket."""
@@ -317,7 +342,7 @@ class Pump:
         if restarted:
             log.info("%s: the persistence process was restarted; shipping again", self._session.namespace)
         nothing_moved = reply.applied == self._applied_when_asked and reply.durable <= self._durable_when_asked
-        stuck = reply.applied < self._shipped and nothing_moved
+        stuck = reply.applied < self._shipped and nothing_moved and self._is_time_to_resend(reply)
         behind = self._shipped < reply.applied  # it was stuck, and what was on its way has arrived all the same
         self._instance = reply.instance
         self._applied = reply.applied
@@ -330,6 +355,16 @@ class Pump:
             self._progress_at = time.monotonic()
             self._outbox.mark_acked(reply.durable)
         self._session._note_durable(reply.durable)
+
+    def _is_time_to_resend(self, reply: Confirmed) -> bool:
+        """At first at once, then twice as long after each time, until something moves."""
+        now = time.monotonic()
+        if reply.applied != self._applied_when_resent:
+            self._applied_when_resent, self._resend_at, self._resend_patience = reply.applied, 0.0, BUSY_WAIT
+        if now < self._resend_at:
+            return False
+        self._resend_at, self._resend_patience = now + self._resend_patience, 2 * self._resend_patience
+        return True
 
     def _ship_again_from(self, applied: int) -> None:
         self._shipped = applied

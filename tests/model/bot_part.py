@@ -326,7 +326,7 @@ def confirmed(pump: PumpMemory, reply: Confirmed, resends_when_stuck: bool) -> P
         _instance=pump.instance, _shipped=pump.shipped, _applied=pump.applied, _durable=pump.durable,
         _applied_when_asked=pump.applied_when_asked if resends_when_stuck else None,
         _durable_when_asked=pump.durable_when_asked,
-        _in_flight=deque(), _bytes_in_flight=0,
+        _in_flight=deque(), _bytes_in_flight=0, _is_time_to_resend=lambda reply: True,
     )  # fmt: skip
     stand_in._confirmed(reply)
     return PumpMemory(

@@ -155,19 +155,23 @@ def test_a_request_that_comes_behind_the_refusal_does_not_wait_for_ever(address:
         client.abandon()
 
 
-def test_a_bot_whose_key_was_taken_off_the_list_goes_on_when_it_is_back(curve_dir: Path, data_dir: Path) -> None:
+@pytest.mark.parametrize("moves", [False, True], ids=["in the same place", "in another place"])
+def test_a_bot_whose_key_was_taken_off_the_list_goes_on_when_it_is_back(
+    curve_dir: Path, data_dir: Path, moves: bool
+) -> None:
     address, listed = f"tcp://127.0.0.1:{two_free_ports()}", (curve_dir / "clients.toml").read_text()
     arguments = ("--endpoint", address, "--curve-dir", str(curve_dir))
     with PersistenceProcess(data_dir / "state", *arguments):
         keys = str(keys_of(curve_dir, "mine"))
-        state = connect("mine", data_dir=data_dir / "local", endpoint=address, curve_dir=keys)
+        state = connect("mine", data_dir=data_dir / "state", curve_dir=keys)
     (curve_dir / "clients.toml").write_text("client = []")
     with PersistenceProcess(data_dir / "state", *arguments):
         state.map("m")["a"] = 1
         with pytest.raises(NotAllowed, match="does not list it"):
             state.flush(LONG)
     (curve_dir / "clients.toml").write_text(listed)
-    with PersistenceProcess(data_dir / "state", *arguments):
+    elsewhere = ("--endpoint", f"tcp://127.0.0.1:{two_free_ports()}", "--curve-dir", str(curve_dir))
+    with PersistenceProcess(data_dir / "state", *(elsewhere if moves else arguments)):
         wait_until(lambda: is_flushed(state), what="the bot is connected again")
         state.close()
 

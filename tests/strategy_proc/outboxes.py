@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from protocol.changes import DELETE, INSERT, Change, apply_change, decode_changes, encode_changes
@@ -26,6 +27,15 @@ class FailingDisk(Disk):
     def __init__(self) -> None:
         self.sync_fails = self.dir_sync_fails = self.full = False
         self.map_syncs = 0
+        self.before_creating: Callable[[], object] | None = None
+        """Called once, before the next new segment's file is there."""
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if flags & os.O_EXCL:
+            call, self.before_creating = self.before_creating, None
+            if call is not None:
+                call()
+        return super().open(path, flags, mode)
 
     def sync_map(self, fd: int, mapping: mmap.mmap) -> None:
         self.map_syncs += 1

@@ -4,6 +4,10 @@ quarter of an hour later), and in another place.
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +37,40 @@ def test_a_bot_finds_a_process_that_comes_back_in_another_place(data_dir: Path) 
     with PersistenceProcess(data_dir / "state", "--runtime-dir", str(data_dir / "elsewhere")):
         state.flush(LONG)
         state.close()
+
+
+def test_nobody_at_the_old_address_keeps_a_bot_from_looking(data_dir: Path) -> None:
+    """Somebody else has the port now, and hangs up."""
+    address = f"tcp://127.0.0.1:{two_free_ports()}"
+    with PersistenceProcess(data_dir / "state", "--endpoint", address):
+        state = connect("bot", data_dir=data_dir / "state")
+    state.map("m")["while"] = "somebody else is there"
+    with hanging_up(address), PersistenceProcess(data_dir / "state"):
+        state.flush(LONG)
+        state.close()
+
+
+@contextlib.contextmanager
+def hanging_up(address: str) -> Iterator[None]:
+    port, over = int(address.rpartition(":")[2]), threading.Event()
+
+    def hang_up(listener: socket.socket) -> None:
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                listener.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", port)) as one, socket.create_server(("127.0.0.1", port + 1)) as other:
+        for listener in (one, other):
+            listener.settimeout(0.05)
+        threads = [threading.Thread(target=hang_up, args=(listener,)) for listener in (one, other)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
 
 
 def test_a_server_asks_after_connections_that_say_nothing(data_dir: Path) -> None:

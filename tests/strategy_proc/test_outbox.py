@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from protocol.disk import Disk
-from protocol.errors import NamespaceInUse, OutboxFull, SyncFailed
+from protocol.errors import NamespaceInUse, OutboxFull, SessionClosed, SyncFailed
 from protocol.segments import SEGMENT_BYTES
 from strategy_proc import outbox_chain
 from strategy_proc.outbox import Outbox, OutboxLock
@@ -239,6 +239,27 @@ def test_on_a_full_disk_what_is_acknowledged_makes_room_for_what_comes(lives: Li
     for _ in range(10):
         fill_and_acknowledge(outbox)
     assert lives.read().last == outbox.seq
+
+
+def test_acknowledged_segments_that_somebody_has_deleted_are_let_go(lives: Lives) -> None:
+    outbox = lives.start()
+    for _ in range(3):
+        fill_and_acknowledge(outbox)
+        for path in lives.segments():
+            path.unlink()
+    for _ in range(5):
+        fill_and_acknowledge(outbox)
+    assert len(outbox._sealed) <= 1
+    assert outbox.full_disk is None
+
+
+def test_a_change_that_makes_its_segment_while_its_session_leaves_takes_no_number_of_the_next(lives: Lives) -> None:
+    outbox = lives.start()
+    put(outbox)
+    lives.disk.before_creating = lambda: (outbox.close(), put(lives.start(outbox.seq)))
+    with pytest.raises(SessionClosed):
+        outbox.append(payload(insert("large", b"x" * 3 * SEGMENT_BYTES)))
+    assert seqs(lives.read().records) == [2]
 
 
 def fill_and_acknowledge(outbox: Outbox) -> None:

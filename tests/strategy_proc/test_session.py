@@ -160,6 +160,36 @@ def test_a_close_is_waited_for_as_long_as_a_server_that_misses_a_change_holds_it
     pump._ship_again_from.assert_called_once_with(4)
 
 
+def test_the_last_word_of_a_process_is_taken_although_its_end_is_heard_with_it() -> None:
+    pump, client, deltas = pump_that_asked(shipped=5, applied=3, durable=3), mock.Mock(waiting=True), mock.Mock()
+    pump._poller_for.return_value.poll.return_value = [(client.socket, 1), (deltas.events, 1)]
+    client.receive.return_value = ("the last word", [])
+    assert Pump._listen(pump, client, deltas, 0.0)
+    pump._take.assert_called_once_with("the last word")
+    client.abandon.assert_not_called()
+
+
+def test_what_is_long_on_its_way_is_not_sent_again_at_every_question() -> None:
+    """Over a slow link each copy would make all others later, and the socket would hold them all."""
+    pump = pump_that_asked(shipped=5, applied=3, durable=3)
+    pump._applied_when_resent, pump._resend_at, pump._resend_patience = 3, 0.0, 3600.0
+    pump._is_time_to_resend = lambda reply: Pump._is_time_to_resend(pump, reply)
+    for _ in range(3):
+        pump._shipped = 5
+        Pump._confirmed(pump, Confirmed(instance="i", applied=3, durable=3))
+    pump._ship_again_from.assert_called_once_with(3)
+    pump._shipped = pump._applied_when_asked = pump._durable_when_asked = 4
+    pump._shipped = 5
+    Pump._confirmed(pump, Confirmed(instance="i", applied=4, durable=4))  # something has moved
+    assert pump._ship_again_from.call_count == 2
+
+
+def test_a_pump_does_not_sleep_beyond_the_reply_that_it_awaits() -> None:
+    pump = mock.Mock(_answer_due=time.monotonic(), _beats=mock.Mock(passed_on=0.0))
+    assert not Pump._has_slept(pump)
+    pump._sleep.acquire.assert_not_called()
+
+
 def pump_that_asked(shipped: int, applied: int, durable: int) -> mock.Mock:
     return mock.Mock(
         _instance="i", _shipped=shipped, _applied=applied, _applied_when_asked=applied, _durable=durable,
