@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from protocol.errors import ConfigError
 
@@ -39,15 +40,26 @@ def place(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def find_place(data_dir: str | None, config_path: str | None, curve_dir: str | None = None) -> Place:
-    """A configuration that was named comes before everything else. Raises `ConfigError`, click's UsageError."""
+    """What was typed comes first, then a configuration that was named, then the environment.
+
+    Of the command that click is running. Raises `ConfigError`, and click's UsageError for two places: which one is
+    meant nobody knows, and `forget` deletes for good.
+    """
     if config_path is None:
         if data_dir is None:
             raise click.UsageError("Missing option '--data-dir' (or '--config').")
         return Place(data_dir, curve_dir)
+    if _was_typed("data_dir"):
+        raise click.UsageError("either --config or --data-dir, not both")
     found = _read(config_path).persistence
     folder = os.path.dirname(os.path.abspath(config_path))
-    keys = found.curve_dir
+    keys = None if _was_typed("curve_dir") else found.curve_dir
     return Place(_under(folder, found.data_dir), curve_dir if keys is None else _under(folder, keys))
+
+
+def _was_typed(parameter: str) -> bool:
+    """Whether it was among the arguments, not in the environment. (`outlive` adds no `--data-dir` to a `--config`.)"""
+    return click.get_current_context().get_parameter_source(parameter) is ParameterSource.COMMANDLINE
 
 
 def _read(path: str) -> _Config:

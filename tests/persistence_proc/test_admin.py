@@ -12,7 +12,7 @@ import pytest
 
 from persistence_proc.tools import admin
 from persistence_proc.tools.outbox_admin import claim_outbox
-from persistence_proc.tools.place import find_place
+from persistence_proc.tools.place import Place, find_place
 from protocol.disk import Disk, lock_holders
 from protocol.errors import OutliveError
 from tests.persistence_proc.commands import bot, put, run, run_once
@@ -316,13 +316,13 @@ def test_a_store_that_can_not_be_served_is_named(data_dir: Path) -> None:
 
 
 def as_configured(folder: Path, text: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    """A tool with `--config`, from another directory, and behind the `--data-dir` that `outlive` puts in front."""
+    """A tool with `--config`, from another directory, in an environment that names another place."""
     (folder / "outlive.toml").write_text(text)
     config = os.path.relpath(folder / "outlive.toml", "/")
-    argv = (argv[0], *argv[1:], "--data-dir", "elsewhere", "--config", config)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", f"persistence_proc.tools.{argv[0]}", *argv[1:]],
-        cwd="/", capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-P", "-m", f"persistence_proc.tools.{argv[0]}", *argv[1:], "--config", config],
+        cwd="/", env={**os.environ, "OUTLIVE_DATA_DIR": "elsewhere"},
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     return done
@@ -350,7 +350,37 @@ def test_a_configuration_that_says_nothing_is_named_in_one_line(
     assert "outlive.toml: " in one_line(done.stderr)
 
 
-def test_the_keys_of_a_configuration_are_ours(data_dir: Path) -> None:
-    (data_dir / "outlive.toml").write_text("[persistence]\ncurve_dir = 'keys'\n")
-    found = find_place(None, str(data_dir / "outlive.toml"))
-    assert found == (str(data_dir / "state"), str(data_dir / "keys"))
+@pytest.mark.parametrize("argv", [("inspect", "bot"), ("admin", "accept", "bot"), ("admin", "forget", "bot", "--yes")])
+def test_two_places_are_refused_and_nothing_is_done_in_either(data_dir: Path, argv: tuple[str, ...]) -> None:
+    configured, given = data_dir / "configured", data_dir / "given"
+    for state in (configured, given):
+        state.mkdir(0o700)
+        run_once(state)
+    config = data_dir / "outlive.toml"
+    config.write_text("[persistence]\ndata_dir = 'configured'\n")
+    tool, *rest = argv
+    done = run(tool, given, *rest, "--config", str(config))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "either --config or --data-dir, not both" in one_line(done.stderr)
+    assert "5" in entries(configured)
+    assert "5" in entries(given)
+
+
+def place_of(*options: str) -> Place:
+    """Where `outlive accept bot` with these options looks."""
+    with admin.accept.make_context("accept", ["bot", *options]) as context:
+        given = context.params
+        return find_place(given["data_dir"], given["config_path"], given["curve_dir"])
+
+
+def test_the_keys_of_a_configuration_are_ours_unless_others_are_given_by_hand(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = data_dir / "outlive.toml"
+    config.write_text("[persistence]\ncurve_dir = 'keys'\n")
+    state, keys = str(data_dir / "state"), str(data_dir / "keys")
+    monkeypatch.setenv("OUTLIVE_CURVE_DIR", "keys of the environment")
+    assert place_of("--config", str(config)) == (state, keys)
+    assert place_of("--config", str(config), "--curve-dir", "others") == (state, "others")
+    config.write_text("")
+    assert place_of("--config", str(config)) == (state, "keys of the environment")
