@@ -189,7 +189,8 @@ class Session:
         """When this returns, every change before it is durable in the persistence process.
 
         Another thread's transaction is waited for, too. Raises `FlushTimeout`; `Fenced`; `StateRefused` if the process
-        serves another state or refused this one; `NotAllowed` while it refuses our keys.
+        serves another state or refused this one; `NotAllowed` while it refuses our keys; `InsecureDirectory` while its
+        sockets lie where others may enter.
         """
         self._refuse_inside("flush()")
         if sys.is_finalizing():  # the pump stands still for ever
